@@ -1,0 +1,170 @@
+"""Plain vision transformers as denoisers: time and class enter as two more tokens (Min-SNR, section 4.1)."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import timm
+import torch
+from timm.layers.attention import AttentionRope
+from timm.models.eva import Eva, EvaAttention
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, TableTime, unpatchify
+from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_patches, register_with_timm
+from latentdebias.errors import UserError, legal_choices
+
+TimeEmbedding = Literal["sinusoid", "table"]
+TIME_EMBEDDINGS: dict[str, type[SinusoidTime | TableTime]] = {"sinusoid": SinusoidTime, "table": TableTime}
+
+TIMM_FAMILIES = ("vision_transformer", "deit", "eva")
+
+
+class TokenViT(nn.Module):
+    """`model(z, t, y)` around a timm `VisionTransformer` or `Eva`; see `BackboneSpec` for the shapes.
+
+    The tokens are [time, class, the ViT's own prefix tokens, patches]; only the patches are read out.
+    """
+
+    def __init__(
+        self,
+        vit: VisionTransformer | Eva,
+        num_classes: int,
+        out_chans: int,
+        time_embedding: TimeEmbedding,
+    ) -> None:
+        super().__init__()
+        width = vit.embed_dim
+        self.num_classes = num_classes
+        self.grid_size, self.patch_size = vit.patch_embed.grid_size[0], vit.patch_embed.patch_size[0]
+        self.vit = _without_head(vit)
+        self.t_embedder = TIME_EMBEDDINGS[time_embedding](width)
+        self.y_embedder = LabelEmbedding(num_classes, width) if num_classes else None
+        self.num_condition_tokens = 2 if num_classes else 1
+        self.condition_pos_embed = nn.Parameter(torch.empty(1, self.num_condition_tokens, width))
+        self.head = nn.Linear(width, self.patch_size**2 * out_chans)
+        nn.init.trunc_normal_(self.condition_pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        _skip_rotary(self.vit, self.num_condition_tokens)
+
+    def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        embedded = self.vit._pos_embed(self.vit.patch_embed(z))
+        x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)
+        x = torch.cat([self._condition(t, y), self.vit.norm_pre(x)], dim=1)
+        for block, rope in zip(self.vit.blocks, self._rotary_by_block(rotary), strict=True):
+            x = block(x) if rope is None else block(x, rope=rope)
+        patches = self.vit.norm(x)[:, -(self.grid_size**2) :]
+        return unpatchify(self.head(patches), self.patch_size, self.grid_size)
+
+    def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:
+        tokens = [self.t_embedder(t)]
+        if self.y_embedder is not None:
+            tokens.append(self.y_embedder(y, len(t)))
+        return torch.stack(tokens, dim=1) + self.condition_pos_embed
+
+    def _rotary_by_block(self, rotary: Tensor | None) -> list[Tensor | None]:
+        # Eva's mixed rotary embedding has one slice for each block, its axial one is shared.
+        if rotary is not None and self.vit.rope_mixed:
+            return list(rotary)
+        return [rotary] * len(self.vit.blocks)
+
+
+def _without_head(vit: VisionTransformer | Eva) -> VisionTransformer | Eva:
+    """The ViT with its final norm over tokens and nothing behind it, so that every parameter left is trained."""
+    if isinstance(vit.norm, nn.Identity):
+        vit.norm = vit.fc_norm
+    for unused in ("fc_norm", "attn_pool", "head"):
+        setattr(vit, unused, nn.Identity())
+    return vit
+
+
+def _skip_rotary(vit: VisionTransformer | Eva, tokens: int) -> None:
+    """Tell the attention layers that rotate only patches of `tokens` more prefix tokens."""
+    for module in vit.blocks.modules():
+        if isinstance(module, EvaAttention | AttentionRope):
+            module.num_prefix_tokens += tokens
+
+
+@BACKBONES.register("vit")
+@dataclass(frozen=True, kw_only=True)
+class TimmViT(BackboneSpec):
+    """Any timm model of the VisionTransformer or Eva family, by its timm name.
+
+    `pretrained` starts from timm's weights, resampled to these patches and channels: those of the hub, or of
+    `weights_file` where the machine has no network.
+    """
+
+    timm_name: str
+    patch_size: int = 2
+    pretrained: bool = False
+    weights_file: str | None = None
+    time_embedding: TimeEmbedding = "sinusoid"
+
+    def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
+        check_patches(img_size, self.patch_size)
+        self._check_name()
+        vit = timm.create_model(
+            self.timm_name,
+            pretrained=self.pretrained,
+            pretrained_cfg_overlay={"file": self.weights_file} if self.weights_file else None,
+            img_size=img_size,
+            patch_size=self.patch_size,
+            in_chans=in_chans,
+            num_classes=0,
+        )
+        return TokenViT(vit, num_classes, out_chans or in_chans, self.time_embedding)
+
+    def without_pretrained(self) -> "TimmViT":
+        return replace(self, pretrained=False, weights_file=None)
+
+    def _check_name(self) -> None:
+        architecture = self.timm_name.split(".")[0]
+        if not timm.is_model(architecture):
+            raise UserError(f"timm has no model {self.timm_name!r}. {legal_choices(architecture, _family_names())}")
+        if architecture not in _family_names():
+            raise UserError(
+                f"timm's {self.timm_name!r} is not of the VisionTransformer and Eva families, which model 'vit' takes: "
+                f"vit_*, deit3_*, eva02_*, *_dinov3, *_rope_*."
+            )
+
+
+def _family_names() -> list[str]:
+    return [name for family in TIMM_FAMILIES for name in timm.list_models(module=family)]
+
+
+@BACKBONES.register("diffusion_vit")
+@dataclass(frozen=True, kw_only=True)
+class DiffusionViT(BackboneSpec):
+    """Min-SNR's vanilla ViT (table 6): pre-norm blocks, no skips, no final norm, a table of times."""
+
+    width: int
+    depth: int
+    heads: int
+    patch_size: int = 2
+    time_embedding: TimeEmbedding = "table"
+
+    def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
+        check_patches(img_size, self.patch_size)
+        vit = VisionTransformer(
+            img_size=img_size,
+            patch_size=self.patch_size,
+            in_chans=in_chans,
+            num_classes=0,
+            embed_dim=self.width,
+            depth=self.depth,
+            num_heads=self.heads,
+            class_token=False,
+            global_pool="",
+            final_norm=False,
+        )
+        return TokenViT(vit, num_classes, out_chans or in_chans, self.time_embedding)
+
+
+# Min-SNR prints 6 heads for the small one, which do not divide 512; 8 do.
+SIZES = {"small": (512, 13, 8), "base": (768, 12, 12), "large": (1024, 21, 16), "xl": (1152, 28, 16)}
+for size, (width, depth, heads) in SIZES.items():
+    for patch_size in (2, 4, 8):
+        preset = f"diffusion_vit_{size}_patch{patch_size}"
+        BACKBONES.preset(preset, of="diffusion_vit", width=width, depth=depth, heads=heads, patch_size=patch_size)
+        register_with_timm(preset)

@@ -1,0 +1,229 @@
+"""From a run config to objects: the only place that knows every room."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdebias import distributed
+from latentdebias.autoencoders import AutoencoderIdentity, load_autoencoder
+from latentdebias.backbones import BACKBONES
+from latentdebias.config import RunConfig, write_config
+from latentdebias.data import LatentShards, missing_shards_message
+from latentdebias.data.batches import LatentBatches, plan_batches
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
+from latentdebias.errors import UserError
+from latentdebias.export import ModelConfig, save_model
+from latentdebias.registry import load_plugins
+from latentdebias.sampling.images import ImageSampler
+from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.ema import PartitionedEMA
+from latentdebias.training.engine import Engine, check_deepspeed_options
+from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.run_log import RunLog
+from latentdebias.training.sample_grid import SampleGrid
+from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
+
+# Settings that may change between a checkpoint and the run that resumes it.
+FREE_ON_RESUME = {
+    "training": {
+        "steps",
+        "micro_batch_size",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "sample_every",
+        "export_every",
+    },
+    "data": {"shards", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """What the data decides about a model."""
+
+    latent_shape: tuple[int, int, int]
+    num_classes: int
+
+
+def build_diffusion(config: RunConfig) -> Diffusion:
+    """The diffusion process of a run."""
+    return Diffusion(**dataclasses.asdict(config.diffusion))
+
+
+def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
+    """The network of a run, with freshly initialised weights."""
+    channels, side, _ = shapes.latent_shape
+    return BACKBONES.build(config.model).build(side, channels, shapes.num_classes)
+
+
+def describe_model(config: RunConfig) -> str | None:
+    """One line on the model, built on the meta device; None where the config leaves its shapes to the shards."""
+    data = config.data
+    if data.latent_shape is None or data.num_classes is None:
+        return None
+    with torch.device("meta"):
+        backbone = build_backbone(config, Shapes(data.latent_shape, data.num_classes))
+    millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+    return (
+        f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(data.latent_shape)}, "
+        f"{data.num_classes} classes"
+    )
+
+
+def open_shards(config: RunConfig) -> LatentShards:
+    """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
+    data = config.data
+    if message := missing_shards_message(data.shards, data.vae or "ID_OR_DIR", data.resolution):
+        raise UserError(message)
+    shards = LatentShards(data.shards)
+    manifest = shards.manifest
+    stated = {
+        "data.vae": (data.vae, manifest.autoencoder["id"]),
+        "data.resolution": (data.resolution, manifest.resolution),
+        "data.latent_shape": (data.latent_shape and tuple(data.latent_shape), tuple(manifest.latent_shape)),
+        "data.num_classes": (data.num_classes, manifest.num_classes),
+    }
+    for key, (wanted, found) in stated.items():
+        if wanted is not None and wanted != found:
+            raise UserError(
+                f"{key} is {wanted!r} in the config, and the shards in {data.shards} were made with {found!r}. Point "
+                f"data.shards at the right set, or --set {key}={found}"
+            )
+    return shards
+
+
+class Run:
+    """A training run, assembled under a started process group; `train` runs it to its end."""
+
+    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
+        self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
+        self.shapes = Shapes(shards.latent_shape, shards.num_classes)
+        self.diffusion = build_diffusion(config)
+        self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
+        training = config.training
+        self.plan = plan_batches(
+            training.seed,
+            training.batch_size,
+            training.micro_batch_size,
+            distributed.rank(),
+            distributed.world_size(),
+        )
+        self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
+        torch.manual_seed(training.seed)
+        self.engine = Engine(
+            build_backbone(config, self.shapes),
+            self.plan,
+            config.optimizer,
+            training.precision,
+            training.grad_clip,
+            config.deepspeed,
+        )
+        self.ema = PartitionedEMA(self.engine.fp32_partitions(), training.ema_decay)
+        self.checkpoints = Checkpoints(
+            self.run_dir / "checkpoints", self.engine, self.ema, self._settings(), training.keep_checkpoints
+        )
+
+    def train(self) -> None:
+        """Resume where there is a checkpoint, train to the last step, and export the model directory."""
+        first, last = self.checkpoints.resume(), self.config.training.steps
+        if first > last:
+            raise UserError(
+                f"{self.run_dir} has trained {first} steps, and training.steps is {last}; raise it with --set "
+                f"training.steps=N, or set another run_dir."
+            )
+        if distributed.rank() == 0:
+            write_config(self.config, self.run_dir / "config.yaml")
+        state = TrainState(first)
+        with self._log(first, last) as log:
+            hooks, meter = self._hooks(log, first)
+            batches = self.batches.loader(first, last, self.engine.device)
+            options = self.config.training
+            optimizer = self.config.optimizer
+            Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
+        WithAverage(0, self.engine, self.ema, self._export).now(state.step)
+
+    @contextmanager
+    def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
+        log = RunLog(self.run_dir, first, last) if distributed.rank() == 0 else None
+        try:
+            yield log
+        finally:
+            if log is not None:
+                log.close()
+
+    def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
+        options, meter = self.config.training, LossMeter(self.engine.device)
+        logging = Logging(log, meter, self.engine, self.config.optimizer, options)
+        logging.start_at(first)
+        hooks: list[Hook] = [
+            logging,
+            Checkpointing(self.checkpoints, options),
+            WithAverage(options.export_every, self.engine, self.ema, self._export),
+        ]
+        if options.sample_every:
+            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, self._sample_grid()))
+        return hooks, meter
+
+    def _sample_grid(self) -> SampleGrid:
+        device = self.engine.device
+        sampler = ImageSampler(
+            build_backbone(self.config, self.shapes).to(device).eval(),
+            self.diffusion,
+            self.normalization,
+            load_autoencoder(self.shards.manifest.autoencoder["id"], device),
+            self.shapes.latent_shape,
+            self.shapes.num_classes,
+        )
+        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
+
+    def _export(self, step: int, weights: dict[str, Tensor]) -> None:
+        manifest = self.shards.manifest
+        config = ModelConfig(
+            model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
+            diffusion=self.diffusion.spec(),
+            latent_shape=self.shapes.latent_shape,
+            num_classes=self.shapes.num_classes,
+            class_names=manifest.class_names,
+            normalization=self.normalization,
+            resolution=manifest.resolution,
+            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
+            step=step,
+            ema_decay=self.config.training.ema_decay,
+        )
+        save_model(self.run_dir / "model", config, weights)
+
+    def _settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
+        plain = self.config.plain()
+        settings = {
+            f"{section}.{key}": value
+            for section in ("data", "model", "diffusion", "optimizer", "training")
+            for key, value in plain[section].items()
+            if key not in FREE_ON_RESUME.get(section, ())
+        }
+        manifest = self.shards.manifest
+        return {
+            **settings,
+            "data (sha256 of shards)": [shard.sha256[:16] for shard in manifest.shards],
+            "deepspeed.zero_optimization.stage": self.engine.zero_stage,
+            "ranks": self.plan.world_size,
+        }
+
+
+def prepare(config: RunConfig) -> LatentShards:
+    """Everything that can be checked before a process group starts; returns the run's shards."""
+    load_plugins(config.imports)
+    check_deepspeed_options(config.deepspeed)
+    build_diffusion(config)
+    if (line := describe_model(config)) and distributed.rank() == 0:
+        print(line, flush=True)
+    shards = open_shards(config)
+    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    return shards

@@ -1,0 +1,139 @@
+"""The run config: typed, strict at every level, with `base:` inheritance and `--set` overrides."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentdebias.data.batches import DataOptions
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.registry import Spec, validate
+from latentdebias.training.engine import OptimizerOptions
+from latentdebias.training.sample_grid import SamplingOptions
+from latentdebias.training.trainer import TrainingOptions
+
+CONFIG_DIR = Path(__file__).parents[1] / "configs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionOptions:
+    """The `diffusion` section: each part a name, or a name with fields."""
+
+    schedule: Spec = "linear"
+    target: Spec = "eps"
+    weighting: Spec = "debias"
+    timesteps: Spec = "uniform"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run; `configs/base.yaml` spells out each key."""
+
+    run_dir: str
+    imports: list[str] = field(default_factory=list)
+    data: DataOptions
+    model: dict[str, Any]
+    diffusion: DiffusionOptions
+    optimizer: OptimizerOptions
+    training: TrainingOptions
+    sampling: SamplingOptions
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """The config as YAML holds it."""
+        return _plain(dataclasses.asdict(self))
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config by path or by its name in `configs/`, apply `key.sub=value` overrides, and check every key.
+
+    Raises `UserError` for a missing file, broken YAML, an unknown key or a value of the wrong type.
+    """
+    path = _find(name_or_path, beside=Path.cwd())
+    values = _read_with_base(path, seen=())
+    for override in overrides:
+        values = _override(values, override)
+    return validate(RunConfig, values, str(path))
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    """Write the whole config, defaults included; reading it back gives the same run."""
+    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section; a part of another `name` takes nothing from the one it replaces."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping) and not _renames(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _renames(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return "name" in new and new["name"] != old.get("name")
+
+
+def _find(name_or_path: str, beside: Path) -> Path:
+    candidates = [beside / name_or_path, CONFIG_DIR / name_or_path, CONFIG_DIR / f"{name_or_path}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    names = [path.name for path in CONFIG_DIR.glob("*.yaml")]
+    raise UserError(
+        f"There is no config {name_or_path!r}, as a path or in {CONFIG_DIR}. {legal_choices(name_or_path, names)}"
+    )
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise UserError(f"Config {path} names itself as its base: {' -> '.join(map(str, [*seen, path]))}.")
+    values = _read(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    return merge(_read_with_base(_find(base, beside=path.parent), (*seen, path)), values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"Config {path} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"Config {path} must be a mapping of sections such as `training:`, and is {type(values).__name__}."
+        )
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes key.sub=value, and got {override!r}; for example --set training.steps=1000")
+    try:
+        change: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"The value in --set {override!r} is not valid YAML: {error}") from None
+    *sections, last = key.split(".")
+    owner: Any = values
+    for section in sections:
+        owner = owner.get(section) if isinstance(owner, Mapping) else owner
+    # `diffusion.weighting.gamma=3` over `weighting: min_snr` is a field of that part.
+    named = {"name": owner} if isinstance(owner, str) and last != "name" else {}
+    change = {**named, last: change}
+    for section in reversed(sections):
+        change = {section: change}
+    return merge(values, change)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

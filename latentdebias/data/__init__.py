@@ -1,0 +1,19 @@
+"""Latent shards: made from images by `encode_images`, checked by `verify`, read by `LatentShards`."""
+
+from latentdebias.data.encoding import LatentEncoder, encode_images
+from latentdebias.data.images import ImageSet, find_images
+from latentdebias.data.reader import LatentShards, missing_shards_message
+from latentdebias.data.shards import Manifest, read_manifest
+from latentdebias.data.verify import verify
+
+__all__ = [
+    "ImageSet",
+    "LatentEncoder",
+    "LatentShards",
+    "Manifest",
+    "encode_images",
+    "find_images",
+    "missing_shards_message",
+    "read_manifest",
+    "verify",
+]

@@ -1,0 +1,167 @@
+"""Random access to latent shards: positional reads at the offsets that each shard's index holds."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from latentdebias.data.shards import (
+    INDEX_DTYPE,
+    LATENT_DTYPE,
+    MANIFEST,
+    NPY_HEADER,
+    PLAN,
+    Manifest,
+    ShardRecord,
+    complete_summary,
+    index_path,
+    read_manifest,
+    read_plan,
+    shard_name,
+    tar_path,
+)
+from latentdebias.errors import UserError
+
+MAX_OPEN_SHARDS = 256
+MAX_LISTED = 20
+NPY_MAGIC = b"\x93NUMPY"
+
+
+class LatentShards:
+    """A finished shard set, checked against its manifest and read by sample number.
+
+    `UserError` names exactly the files that are missing, cut short or zeroed, and the command that makes them.
+    `vae` and `resolution` serve that message where the directory cannot tell them.
+    """
+
+    def __init__(self, directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None) -> None:
+        self.directory = Path(directory)
+        if message := missing_shards_message(self.directory, vae, resolution):
+            raise UserError(message)
+        self.manifest: Manifest = read_manifest(self.directory)
+        self.latent_shape = self.manifest.latent_shape
+        self.num_classes = self.manifest.num_classes
+        indexes = [_load_index(self.directory, shard) for shard in self.manifest.shards]
+        self._index = np.concatenate(indexes)
+        self._shard_of = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])
+        self._descriptors: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, indices: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """fp16 moments `(B, 2C, h, w)` and int64 labels `(B,)` of samples `indices` (int64 `(B,)`).
+
+        Where `flipped` (bool `(B,)`), those of the mirror image; `UserError` if the set holds none.
+        """
+        rows = self._index[indices]
+        offsets = np.where(flipped, rows["flip"], rows["latent"])
+        if (offsets < 0).any():
+            raise UserError(
+                f"{self.directory} holds no mirrored views; encode with --flip, or switch flips off in the config."
+            )
+        moments = np.empty((len(rows), *self.manifest.moments_shape), LATENT_DTYPE)
+        for row, (shard, offset) in enumerate(zip(self._shard_of[indices].tolist(), offsets.tolist(), strict=True)):
+            view = moments[row].data
+            if os.preadv(self._descriptor(shard), [view], offset) != view.nbytes:
+                name = tar_path(self.directory, self.manifest.shards[shard].name)
+                raise UserError(
+                    f"{name} ends before byte {offset + view.nbytes}, where its index has a sample. "
+                    f"Check the set with: python tools/encode.py verify {self.directory}"
+                )
+        return moments, rows["label"].copy()
+
+    def _descriptor(self, shard: int) -> int:
+        """An open shard's descriptor; positional reads keep no position, so forked workers may share it."""
+        if shard not in self._descriptors:
+            if len(self._descriptors) >= MAX_OPEN_SHARDS:
+                os.close(self._descriptors.pop(next(iter(self._descriptors))))
+            path = tar_path(self.directory, self.manifest.shards[shard].name)
+            self._descriptors[shard] = os.open(path, os.O_RDONLY)
+        return self._descriptors[shard]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_descriptors": {}}
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_descriptors", {}).values():
+            os.close(descriptor)
+
+
+def missing_shards_message(directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None) -> str:
+    """What `directory` lacks to be a finished shard set, and the command that makes it; empty if it lacks nothing."""
+    directory = Path(directory)
+    if not (directory / MANIFEST).exists():
+        return f"{_unfinished(directory)} Make them with: {_command(directory, vae, resolution, '')}"
+    manifest = read_manifest(directory)
+    faults = [fault for shard in manifest.shards if (fault := _fault(directory, shard, manifest))]
+    if not faults:
+        return ""
+    extra = f" --samples-per-shard {manifest.samples_per_shard}" + (" --flip" if manifest.flips else "")
+    command = _command(directory, manifest.autoencoder["id"], manifest.resolution, extra)
+    return (
+        f"Latent shards in {directory}: {len(faults)} of {len(manifest.shards)} are unusable: {listed(faults)}. "
+        f"Delete what is left of them, and make them again with: {command}"
+    )
+
+
+def _unfinished(directory: Path) -> str:
+    if not directory.is_dir():
+        return f"Latent shards: the folder {directory} does not exist."
+    if not (directory / PLAN).exists():
+        return f"Latent shards: {directory} holds no {MANIFEST}, so it is no set of latent shards."
+    plan = read_plan(directory)
+    names = [shard_name(shard) for shard in range(plan.num_shards)]
+    missing = [name for name in names if not complete_summary(directory, name)]
+    return (
+        f"Latent shards: {directory} is not finished ({MANIFEST} is missing); "
+        f"{len(missing)} of {plan.num_shards} shards are still to be made: {listed(missing) or 'none'}."
+    )
+
+
+def listed(items: list[str]) -> str:
+    """The first items, and how many more there are: a message stays readable with thousands of shards."""
+    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
+    return "; ".join([*items[:MAX_LISTED], *more])
+
+
+def _command(directory: Path, vae: str, resolution: int | None, extra: str) -> str:
+    return (
+        f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae {vae} "
+        f"--resolution {resolution or 'N'}{extra}"
+    )
+
+
+def _fault(directory: Path, shard: ShardRecord, manifest: Manifest) -> str:
+    """Why the shard cannot be used, as far as sizes, counts and its first and last sample show; else empty."""
+    path = tar_path(directory, shard.name)
+    if not path.exists():
+        return f"{path.name} is missing"
+    if path.stat().st_size != shard.size:
+        return f"{path.name} has {path.stat().st_size} bytes instead of {shard.size}"
+    name = index_path(directory, shard.name).name
+    try:
+        index = _load_index(directory, shard)
+    except FileNotFoundError:
+        return f"{name} is missing"
+    except (OSError, ValueError, EOFError) as error:
+        return f"{name} cannot be read ({error})"
+    if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
+        return f"{name} does not hold {shard.count} rows of {INDEX_DTYPE.names}"
+    if shard.count and not _ends_hold_arrays(path, index):
+        return f"{path.name} is overwritten: its index points at bytes that are no array"
+    return ""
+
+
+def _load_index(directory: Path, shard: ShardRecord) -> np.ndarray:
+    return np.load(index_path(directory, shard.name), allow_pickle=False)
+
+
+def _ends_hold_arrays(path: Path, index: np.ndarray) -> bool:
+    """Whether the first and the last sample still begin as `.npy` does, which a zero-filled tar does not."""
+    with path.open("rb") as file:
+        for offset in (index["latent"][0], index["latent"][-1]):
+            file.seek(max(offset - NPY_HEADER, 0))
+            if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
+                return False
+    return True

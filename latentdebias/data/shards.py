@@ -1,0 +1,211 @@
+"""The format of a latent shard set: file names, the per-shard index and summary, the plan and the manifest.
+
+A shard is `shard-000000.tar` (WebDataset), `shard-000000.index.npy` and `shard-000000.json`, published in that order,
+so a shard whose summary exists is complete. `plan.json` is written before the first shard, `manifest.json` last.
+"""
+
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from latentdebias.data.statistics import LatentSums
+from latentdebias.errors import UserError
+from latentdebias.registry import validate
+
+FORMAT_VERSION = 1
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+LATENT_DTYPE = np.dtype("<f2")
+INDEX_DTYPE = np.dtype([("latent", "<i8"), ("flip", "<i8"), ("label", "<i8")])
+"""One row a sample: where in the tar the numbers of each view begin (-1: no such view), and the label (-1: none)."""
+NPY_HEADER = 128
+"""Bytes of a `.npy` header before the numbers: numpy pads it to a multiple of 64, and three axes need two."""
+
+T = TypeVar("T", bound="Plan | ShardSummary")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An input that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What one finished shard holds: samples, bytes, the tar's sha256, latent sums and rejected inputs."""
+
+    name: str
+    count: int
+    size: int
+    sha256: str
+    sums: LatentSums
+    rejected: list[Rejection]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard as the manifest lists it."""
+
+    name: str
+    count: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides a shard set's bytes; `latent_shape` is `(C, h, w)`, `autoencoder` its identity."""
+
+    format_version: int = FORMAT_VERSION
+    autoencoder: dict[str, Any]
+    precision: str
+    resolution: int
+    preprocessing: str
+    latent_shape: tuple[int, int, int]
+    dtype: str = LATENT_DTYPE.name
+    flips: bool
+    samples_per_shard: int
+    num_inputs: int
+    inputs_sha256: str
+    num_classes: int
+    class_names: list[str]
+
+    @property
+    def moments_shape(self) -> tuple[int, int, int]:
+        """`(2C, h, w)`: posterior mean, then log-variance."""
+        channels, height, width = self.latent_shape
+        return 2 * channels, height, width
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_inputs // self.samples_per_shard)
+
+    def inputs_of(self, shard: int) -> range:
+        """The inputs that shard number `shard` is made from."""
+        start = shard * self.samples_per_shard
+        return range(start, min(start + self.samples_per_shard, self.num_inputs))
+
+    def count_inputs(self, shards: Iterable[int]) -> int:
+        return sum(len(self.inputs_of(shard)) for shard in shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Plan):
+    """A finished set: its plan, its shards, and the statistics `(C,)` of its unscaled latents."""
+
+    count: int
+    latent_mean: list[float]
+    latent_std: list[float]
+    shards: list[ShardRecord]
+    rejected: list[Rejection]
+
+
+def sample_key(index: int) -> str:
+    """The WebDataset key of input number `index`."""
+    return f"{index:09d}"
+
+
+def shard_name(shard: int) -> str:
+    return f"shard-{shard:06d}"
+
+
+def tar_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.tar"
+
+
+def index_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.index.npy"
+
+
+def summary_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.json"
+
+
+def complete_summary(directory: Path, name: str) -> ShardSummary | None:
+    """The shard's summary if the shard is complete: summary and index exist, and the tar has the size it states."""
+    path = summary_path(directory, name)
+    if not path.exists() or not index_path(directory, name).exists():
+        return None
+    summary = _read(ShardSummary, path)
+    tar = tar_path(directory, name)
+    return summary if tar.exists() and tar.stat().st_size == summary.size else None
+
+
+def read_plan(directory: Path) -> Plan:
+    return _read(Plan, directory / PLAN)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a finished set; `UserError` where it is missing, damaged, or of a newer format."""
+    return _read(Manifest, directory / MANIFEST)
+
+
+def write_json(path: Path, record: Plan | ShardSummary) -> None:
+    """Write a record as JSON; equal records give equal bytes."""
+    publish(path, (json.dumps(dataclasses.asdict(record), indent=1) + "\n").encode())
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write a file that is never seen half-written: temporary name, fsync, rename."""
+    temporary = temporary_path(path)
+    try:
+        with write_errors(path), temporary.open("wb") as file:
+            file.write(data)
+            rename_synced(file, temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def rename_synced(file: BinaryIO, temporary: Path, path: Path) -> None:
+    """Rename `temporary`, open as `file`, once its bytes are on disk; then make the rename itself durable."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write (disk full, no permission) into a `UserError`; what was published before stays."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Nothing half-written was left under that name; mend "
+            f"the cause and run the same command again: it goes on after the shards that are complete."
+        ) from None
+
+
+def _read(cls: type[T], path: Path) -> T:
+    try:
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Make it with tools/encode.py --out {path.parent}.") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Delete it and run tools/encode.py again.") from None
+    version = values.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this latentdebias reads up to {FORMAT_VERSION}. "
+            f"Update it with: pip install -U latentdebias"
+        )
+    return validate(cls, values, str(path))

@@ -1,0 +1,19 @@
+"""Schedules, targets, weightings and timestep samplers: pure torch, no I/O."""
+
+from latentdebias.diffusion.process import Diffusion
+from latentdebias.diffusion.schedules import SCHEDULES, Schedule
+from latentdebias.diffusion.targets import TARGETS, Target
+from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
+
+__all__ = [
+    "SCHEDULES",
+    "TARGETS",
+    "TIMESTEP_SAMPLERS",
+    "WEIGHTINGS",
+    "Diffusion",
+    "Schedule",
+    "Target",
+    "TimestepSampler",
+    "Weighting",
+]

@@ -1,0 +1,216 @@
+"""The diffusion process: noise schedule, prediction target, loss weighting and timestep sampler as one object."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Flow, Schedule, Table
+from latentdebias.diffusion.targets import TARGETS, Target
+from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.weightings import (
+    WEIGHTINGS,
+    NoiseLevel,
+    Weighting,
+    noise_level,
+    noise_levels_of_table,
+)
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.registry import Spec
+
+TARGET_OF_PREDICTION_TYPE = {
+    "epsilon": "eps",
+    "sample": "x0",
+    "v_prediction": "v",
+    "flow_prediction": "flow",
+}
+# A weight above this is one that only the guard on SNR keeps finite (cosine's largest real one, inv_snr, is 4e8).
+UNBOUNDED = 1e10
+UNEVEN = 100
+
+
+class Diffusion:
+    """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared error.
+
+    Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object.
+    Raises `UserError` where target or weighting is infinite somewhere on the schedule.
+    """
+
+    def __init__(
+        self,
+        schedule: Spec | Schedule = "linear",
+        target: Spec | Target = "eps",
+        weighting: Spec | Weighting = "constant",
+        timesteps: Spec | TimestepSampler = "uniform",
+    ) -> None:
+        self.schedule = SCHEDULES.build(schedule)
+        self.target = TARGETS.build(target)
+        self.weighting = WEIGHTINGS.build(weighting)
+        self.timesteps = TIMESTEP_SAMPLERS.build(timesteps)
+        self._weight_tables: dict[torch.device, Tensor] = {}
+        self._check_target()
+        self._weight_scale = self._check_weighting()
+
+    @classmethod
+    def from_diffusers(
+        cls,
+        scheduler: Any,
+        weighting: Spec | Weighting = "constant",
+        timesteps: Spec | TimestepSampler = "uniform",
+    ) -> "Diffusion":
+        """The process that a `diffusers` scheduler defines: its table of alphas_cumprod, or its flow-matching path.
+
+        The target is read from `scheduler.config.prediction_type`. Raises `UserError` for a scheduler with neither.
+        """
+        config = scheduler.config
+        if hasattr(scheduler, "alphas_cumprod"):
+            prediction_type = config.prediction_type
+            if prediction_type not in TARGET_OF_PREDICTION_TYPE:
+                choices = legal_choices(prediction_type, TARGET_OF_PREDICTION_TYPE)
+                raise UserError(f"The scheduler's prediction_type {prediction_type!r} is no target. {choices}")
+            schedule: Schedule = Table(table=tuple(scheduler.alphas_cumprod.double().tolist()))
+            return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], weighting, timesteps)
+        if "shift" in config and not config.get("use_dynamic_shifting", False):
+            return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps)
+        raise UserError(
+            f"{type(scheduler).__name__} has neither alphas_cumprod nor a fixed flow-matching shift, so its noise "
+            f"schedule cannot be read; pass a DDPM, DDIM, DPM-Solver, UniPC or FlowMatchEulerDiscrete scheduler."
+        )
+
+    def spec(self) -> dict[str, Any]:
+        """The four parts as plain data; `Diffusion(**spec)` is the same process."""
+        return {
+            "schedule": SCHEDULES.spec_of(self.schedule),
+            "target": TARGETS.spec_of(self.target),
+            "weighting": WEIGHTINGS.spec_of(self.weighting),
+            "timesteps": TIMESTEP_SAMPLERS.spec_of(self.timesteps),
+        }
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Signal scale: `(B,)` -> `(B,)`, fp32."""
+        return self.schedule.alpha_sigma(t)[0]
+
+    def sigma(self, t: Tensor) -> Tensor:
+        """Noise scale: `(B,)` -> `(B,)`, fp32."""
+        return self.schedule.alpha_sigma(t)[1]
+
+    def snr(self, t: Tensor) -> Tensor:
+        """alpha^2 / sigma^2: `(B,)` -> `(B,)`, fp32."""
+        alpha, sigma = self.schedule.alpha_sigma(t, torch.float64)
+        return ((alpha / sigma) ** 2).float()
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """The weight on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
+        if not isinstance(self.schedule, DiscreteSchedule):
+            level = noise_level(*self.schedule.alpha_sigma(t))
+            return self.weighting.weight_of_target(self.target, level) * self._weight_scale
+        if t.device not in self._weight_tables:
+            weight = self._weight_on_grid() * self._weight_scale
+            self._weight_tables[t.device] = weight.to(t.device, torch.float32)
+        return self._weight_tables[t.device][t.long()]
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
+        alpha, sigma = self._scales(x0, t)
+        return alpha * x0 + sigma * eps
+
+    def target_of(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """y = a x0 + b eps, what the network should predict: `(B, ...)` -> `(B, ...)`."""
+        return self.target.of(x0, eps, *self._scales(x0, t))
+
+    def to_x0(self, y: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The x0 that prediction y at z_t means: `(B, ...)` -> `(B, ...)`."""
+        return self.target.to_x0(y, z, *self._scales(z, t))
+
+    def to_eps(self, y: Tensor, z: Tensor, t: Tensor) -> Tensor:
+        """The eps that prediction y at z_t means: `(B, ...)` -> `(B, ...)`."""
+        return self.target.to_eps(y, z, *self._scales(z, t))
+
+    def convert(self, y: Tensor, z: Tensor, t: Tensor, to: Spec | Target) -> Tensor:
+        """Prediction y at z_t, stated as target `to`: `(B, ...)` -> `(B, ...)`."""
+        return self.target.convert(y, z, *self._scales(z, t), to=TARGETS.build(to))
+
+    def model_time(self, t: Tensor) -> Tensor:
+        """The time that the network is told for t: the step's number, or 1000 sigma on the flow path."""
+        return self.schedule.model_time(t)
+
+    def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+        """Timesteps `(B,)` from uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a global batch of `rows`."""
+        return self.schedule.from_unit(self.timesteps.positions(u, row, rows))
+
+    def loss(
+        self,
+        model: Callable[..., Tensor],
+        x0: Tensor,
+        y: Tensor | None = None,
+        t: Tensor | None = None,
+        eps: Tensor | None = None,
+    ) -> Tensor:
+        """w(t) |model(z_t, t, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
+
+        t and eps are drawn from torch's global generator where not given; without y, `model(z_t, t)` is called.
+        """
+        if t is None:
+            count = len(x0)
+            row = torch.arange(count, device=x0.device)
+            t = self.sample_timesteps(torch.rand(count, device=x0.device), row, count)
+        if eps is None:
+            eps = torch.randn_like(x0)
+        z, time = self.add_noise(x0, eps, t), self.model_time(t)
+        prediction = model(z, time) if y is None else model(z, time, y)
+        error = (prediction.float() - self.target_of(x0, eps, t)) ** 2
+        return error.flatten(1).mean(dim=1) * self.loss_weight(t)
+
+    def _scales(self, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        alpha, sigma = self.schedule.alpha_sigma(t, dtype)
+        return over_batch(alpha, like), over_batch(sigma, like)
+
+    def _grid_level(self) -> NoiseLevel:
+        alpha, sigma = self.schedule.alpha_sigma(self.schedule.grid(), torch.float64)
+        if isinstance(self.schedule, DiscreteSchedule):
+            return noise_levels_of_table(alpha, sigma)
+        return noise_level(alpha, sigma)
+
+    def _weight_on_grid(self) -> Tensor:
+        return self.weighting.weight_of_target(self.target, self._grid_level())
+
+    def _check_target(self) -> None:
+        alpha, sigma = self.schedule.alpha_sigma(self.schedule.grid(), torch.float64)
+        noisiest = sigma.argmax()
+        if self.target.det(alpha[noisiest], sigma[noisiest]) == 0:
+            raise UserError(
+                f"Target {TARGETS.name_of(self.target)!r} cannot be used on this schedule: its SNR ends at 0, where "
+                f"the noise says nothing about x0. Choose target v, x0 or flow, or a schedule that ends above 0 "
+                f"(linear or cosine, without zero_terminal_snr)."
+            )
+
+    def _check_weighting(self) -> float:
+        """Refuse an infinite weight, warn of a very uneven one; returns the factor of `normalize`."""
+        name, grid = WEIGHTINGS.name_of(self.weighting), self._weight_on_grid()
+        largest = grid.max().item()
+        if largest > UNBOUNDED:
+            raise UserError(
+                f"Weighting {name!r} is unbounded under target {TARGETS.name_of(self.target)!r} on this schedule; set "
+                f"its max_weight (for example max_weight: 100), or choose a bounded weighting such as min_snr."
+            )
+        u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+        positions = self.timesteps.positions(u, torch.zeros_like(u), 1)
+        nearest = (positions * len(grid)).long().clamp(0, len(grid) - 1)
+        mean = grid[nearest].mean().item()
+        if largest > UNEVEN * mean:
+            warnings.warn(
+                f"Weighting {name!r} reaches {largest:.3g} on this schedule, {largest / mean:.0f} times its mean, so a "
+                "few timesteps own the loss. Set its max_weight, or use schedule linear, for which debias was published.",
+                stacklevel=3,
+            )
+        return 1 / mean if self.weighting.normalize == "mean" else 1.0
+
+
+def over_batch(scale: Tensor, like: Tensor) -> Tensor:
+    """A per-sample scale `(B,)` shaped to multiply `like` `(B, ...)`; raises `ValueError` for any other shape."""
+    if scale.shape != like.shape[:1]:
+        raise ValueError(f"t must have shape ({like.shape[0]},), one timestep a sample, and has {tuple(scale.shape)}")
+    return scale.reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,198 @@
+"""Noise schedules: t -> (alpha, sigma) of z_t = alpha x0 + sigma eps."""
+
+import functools
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentdebias.registry import Registry
+
+
+class Schedule(ABC):
+    """The map from a timestep t `(B,)` to the noise level, and from t to the time that the network is told."""
+
+    @abstractmethod
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """Signal and noise scale at t: `(B,)` -> `(B,)`, `(B,)`, in `dtype`."""
+
+    @abstractmethod
+    def from_unit(self, u: Tensor) -> Tensor:
+        """The timestep at position u in [0, 1) of the schedule: `(B,)` -> `(B,)`."""
+
+    @abstractmethod
+    def to_unit(self, t: Tensor) -> Tensor:
+        """Where t stands on the schedule, in [0, 1]: `(B,)` -> `(B,)`."""
+
+    @abstractmethod
+    def model_time(self, t: Tensor) -> Tensor:
+        """The time that the network is told, on the scale of 1000 steps: `(B,)` -> `(B,)`."""
+
+    @abstractmethod
+    def from_model_time(self, time: Tensor) -> Tensor:
+        """The inverse of `model_time`."""
+
+    @abstractmethod
+    def grid(self) -> Tensor:
+        """Every timestep `(T,)` of a discrete schedule, a fine grid with both ends of a continuous one."""
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteSchedule(Schedule):
+    """A variance-preserving table of `alphas_cumprod` = alpha^2; t counts from 0 to num_timesteps - 1.
+
+    `zero_terminal_snr` rescales sqrt(alphas_cumprod) so that it ends at 0 (Lin et al. 2023, algorithm 1).
+    """
+
+    num_timesteps: int = 1000
+    zero_terminal_snr: bool = False
+
+    @abstractmethod
+    def betas(self) -> Tensor:
+        """Variances of the forward steps before any rescaling: `(T,)`, fp64."""
+
+    @functools.cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """alpha^2 by t: `(T,)`, fp64."""
+        alphas_cumprod = torch.cumprod(1 - self.betas(), dim=0)
+        return _rescale_to_zero_terminal_snr(alphas_cumprod) if self.zero_terminal_snr else alphas_cumprod
+
+    @functools.cached_property
+    def _tables(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
+        return {}
+
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        key = (t.device, dtype)
+        if key not in self._tables:
+            alpha, sigma = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
+            self._tables[key] = (alpha.to(*key), sigma.to(*key))
+        alpha, sigma = self._tables[key]
+        index = t.long()
+        return alpha[index], sigma[index]
+
+    def from_unit(self, u: Tensor) -> Tensor:
+        return (u * self.num_timesteps).long().clamp(0, self.num_timesteps - 1)
+
+    def to_unit(self, t: Tensor) -> Tensor:
+        return t / self.num_timesteps
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return t
+
+    def from_model_time(self, time: Tensor) -> Tensor:
+        return time.long()
+
+    def grid(self) -> Tensor:
+        return torch.arange(self.num_timesteps)
+
+
+def _rescale_to_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
+    alpha = alphas_cumprod.sqrt()
+    first, last = alpha[0].clone(), alpha[-1].clone()
+    return ((alpha - last) * first / (first - last)) ** 2
+
+
+@SCHEDULES.register("linear")
+@dataclass(frozen=True, kw_only=True)
+class Linear(DiscreteSchedule):
+    """beta linear in t (Ho et al. 2020); the Debias paper's schedule."""
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def betas(self) -> Tensor:
+        return torch.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=torch.float64)
+
+
+@SCHEDULES.register("scaled_linear")
+@dataclass(frozen=True, kw_only=True)
+class ScaledLinear(DiscreteSchedule):
+    """sqrt(beta) linear in t (Stable Diffusion, Rombach et al. 2022)."""
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+
+    def betas(self) -> Tensor:
+        root = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps, dtype=torch.float64)
+        return root**2
+
+
+@SCHEDULES.register("cosine")
+@dataclass(frozen=True, kw_only=True)
+class Cosine(DiscreteSchedule):
+    """alpha^2 = cos^2(pi/2 (t + s)/(1 + s)), s = 0.008, betas at most 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+
+    offset: float = 0.008
+    max_beta: float = 0.999
+
+    def betas(self) -> Tensor:
+        unit = torch.linspace(0, 1, self.num_timesteps + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((unit + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
+        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=self.max_beta)
+
+
+@SCHEDULES.register("sigmoid")
+@dataclass(frozen=True, kw_only=True)
+class Sigmoid(DiscreteSchedule):
+    """beta a sigmoid in t over [-6, 6] between its two ends (GeoDiff, Xu et al. 2022)."""
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def betas(self) -> Tensor:
+        curve = torch.linspace(-6, 6, self.num_timesteps, dtype=torch.float64).sigmoid()
+        return curve * (self.beta_end - self.beta_start) + self.beta_start
+
+
+@SCHEDULES.register("table")
+@dataclass(frozen=True, kw_only=True)
+class Table(DiscreteSchedule):
+    """Any table of alphas_cumprod, as `Diffusion.from_diffusers` reads it off a scheduler."""
+
+    table: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "num_timesteps", len(self.table))
+
+    def betas(self) -> Tensor:
+        alphas_cumprod = torch.tensor(self.table, dtype=torch.float64)
+        return 1 - alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+
+
+@SCHEDULES.register("flow")
+@dataclass(frozen=True, kw_only=True)
+class Flow(Schedule):
+    """The linear path alpha = 1 - sigma, with t in [0, 1] and the resolution shift of SD3.
+
+    sigma = shift t / (1 + (shift - 1) t)   (Esser et al. 2024, eq. 23); the network is told 1000 sigma.
+    """
+
+    shift: float = 1.0
+
+    def _sigma(self, t: Tensor) -> Tensor:
+        return self.shift * t / (1 + (self.shift - 1) * t)
+
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        sigma = self._sigma(t.to(dtype))
+        return 1 - sigma, sigma
+
+    def from_unit(self, u: Tensor) -> Tensor:
+        return u
+
+    def to_unit(self, t: Tensor) -> Tensor:
+        return t
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return 1000 * self._sigma(t)
+
+    def from_model_time(self, time: Tensor) -> Tensor:
+        sigma = time / 1000
+        return sigma / (self.shift - (self.shift - 1) * sigma)
+
+    def grid(self) -> Tensor:
+        return torch.linspace(0, 1, 1001, dtype=torch.float64)

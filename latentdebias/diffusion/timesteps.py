@@ -1,0 +1,53 @@
+"""Timestep samplers: where along the schedule each row of the batch is trained."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentdebias.registry import Registry
+
+
+class TimestepSampler(ABC):
+    """A map from independent uniforms to positions on the schedule.
+
+    It sees each row's place in the whole (global) batch, so that a sampler may spread its rows over all ranks.
+    """
+
+    @abstractmethod
+    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+        """Positions in [0, 1) for uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a batch of `rows`."""
+
+
+TIMESTEP_SAMPLERS: Registry[TimestepSampler] = Registry("timestep sampler")
+
+
+@TIMESTEP_SAMPLERS.register("uniform")
+@dataclass(frozen=True)
+class Uniform(TimestepSampler):
+    """Every timestep alike."""
+
+    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+        return u
+
+
+@TIMESTEP_SAMPLERS.register("stratified")
+@dataclass(frozen=True)
+class Stratified(TimestepSampler):
+    """One row in each of `rows` equal strata, so that every global batch covers the schedule evenly."""
+
+    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+        return (row + u) / rows
+
+
+@TIMESTEP_SAMPLERS.register("logit_normal")
+@dataclass(frozen=True)
+class LogitNormal(TimestepSampler):
+    """sigmoid of a normal variable: more training in the middle (Esser et al. 2024, eq. 19)."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))

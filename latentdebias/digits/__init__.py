@@ -1,0 +1,11 @@
+"""The demo's offline assets: scikit-learn's digits, and a classifier and an autoencoder for them."""
+
+from pathlib import Path
+
+from latentdebias.digits.classifier import DigitsClassifier, load_classifier
+from latentdebias.digits.images import write_images
+
+__all__ = ["AUTOENCODER_DIR", "DigitsClassifier", "load_classifier", "write_images"]
+
+AUTOENCODER_DIR: Path = Path(__file__).parent / "autoencoder"
+"""A `diffusers.AutoencoderKL` in the diffusers layout: 32x32 RGB images <-> 4x4x4 latents."""

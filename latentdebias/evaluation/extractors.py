@@ -1,0 +1,132 @@
+"""Extractors: uint8 images -> the features and class logits that the metrics are computed from."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+
+from latentdebias.digits import classifier as digits
+from latentdebias.errors import UserError
+from latentdebias.evaluation.features import Features
+from latentdebias.registry import Registry
+
+# sha256 of torch-fidelity's published file, whose name carries the first eight digits.
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+
+class Extractor(nn.Module):
+    """A frozen network behind one contract: uint8 images (B, 3, H, W) -> `Features`.
+
+    `identity` is the extractor's name and its weights' sha256, for the protocol record.
+    """
+
+    def __init__(self, network: nn.Module, num_features: int, identity: str) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.num_features = num_features
+        self.identity = identity
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Features:
+        """Images on any device; the features come back on the extractor's."""
+        assert images.dtype == torch.uint8, f"expected uint8 images, not {images.dtype}"
+        return self.extract(images.to(self.device))
+
+    def extract(self, images: Tensor) -> Features:
+        raise NotImplementedError
+
+
+class ExtractorSource(Protocol):
+    """A frozen dataclass whose fields say where an extractor's weights are."""
+
+    def load(self) -> Extractor:
+        """The extractor on the CPU; `UserError` where its weights are missing or not the published ones."""
+
+
+EXTRACTORS: Registry[ExtractorSource] = Registry("extractor")
+
+
+@EXTRACTORS.register("inception")
+@dataclass(frozen=True)
+class Inception:
+    """The Inception network of FID, as torch-fidelity ported it, from a local weights file.
+
+    `weights` is the path of the file; None takes the torch hub's cache. Nothing is downloaded.
+    """
+
+    weights: str | None = None
+
+    def load(self) -> Extractor:
+        path = Path(self.weights) if self.weights else cached_inception_weights()
+        data = read_verified(path, INCEPTION_SHA256)
+        # torch-fidelity unpickles without restrictions, so it gets the very bytes that were verified.
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=io.BytesIO(data)
+        )
+        return _InceptionExtractor(network, 2048, f"inception-v3-compat sha256:{INCEPTION_SHA256}")
+
+
+class _InceptionExtractor(Extractor):
+    """Pooled features (B, 2048) and logits without their bias (B, 1008), after TF 1.x's bilinear resize."""
+
+    def extract(self, images: Tensor) -> Features:
+        features, logits = self.network(images)
+        return Features(features, logits)
+
+
+@EXTRACTORS.register("digits")
+@dataclass(frozen=True)
+class Digits:
+    """The demo's classifier of handwritten digits, which ships with the package: for 32x32 images only."""
+
+    def load(self) -> Extractor:
+        network = digits.load_classifier()
+        sha256 = hashlib.sha256(digits.CLASSIFIER_FILE.read_bytes()).hexdigest()
+        return _DigitsExtractor(network, network.feature_dim, f"digits sha256:{sha256}")
+
+
+class _DigitsExtractor(Extractor):
+    """Penultimate activations (B, 64) and logits (B, 10) of images (B, 3, 32, 32)."""
+
+    network: digits.DigitsClassifier
+
+    def extract(self, images: Tensor) -> Features:
+        if images.shape[1:] != (3, 32, 32):
+            height, width = images.shape[2:]
+            raise UserError(
+                f"The digits extractor takes 32x32 images, and these are {height}x{width}: "
+                f"score them with the extractor 'inception'."
+            )
+        features = self.network.features(images / 255)
+        return Features(features, self.network.head(features))
+
+
+def cached_inception_weights() -> Path:
+    """Where the torch hub, and so torch-fidelity and torchmetrics, keep the weights that they download."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+
+
+def read_verified(path: Path, sha256: str) -> bytes:
+    """The file's bytes; `UserError` where there is no such file or its sha256 is another."""
+    if not path.is_file():
+        raise UserError(
+            f"No Inception weights at {path}. Download {URL_INCEPTION_V3} to that path, or pass the path "
+            f"of your copy: --inception-weights PATH."
+        )
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise UserError(
+            f"{path} is not the published Inception weights file: its sha256 is {found}, not {sha256}, so it "
+            f"was not opened. Download {URL_INCEPTION_V3} again and pass it: --inception-weights PATH."
+        )
+    return data

@@ -1,0 +1,125 @@
+"""Registries: a name in the YAML -> a frozen dataclass, whose fields are its legal options."""
+
+import dataclasses
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar, cast
+
+import pydantic
+
+from latentdebias.errors import UserError, legal_choices
+
+T = TypeVar("T")
+C = TypeVar("C", bound=type)
+Spec = str | Mapping[str, Any]
+
+PLUGIN_GROUP = "latentdebias.plugins"
+
+
+class Registry(Generic[T]):
+    """A family of named dataclasses, built from a name or from a mapping `{"name": ..., field: value}`.
+
+    An unknown name or field raises `UserError`, which lists the legal ones.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, tuple[type, dict[str, Any]]] = {}
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator: make the dataclass below it available under `name`."""
+
+        def decorate(cls: C) -> C:
+            assert dataclasses.is_dataclass(cls), f"{cls.__name__} is registered but is no dataclass"
+            self._add(name, cls, {})
+            return cls
+
+        return decorate
+
+    def preset(self, name: str, of: str, **fields: Any) -> None:
+        """Register `name` as entry `of` with other defaults, as in `preset("dit_xl_patch2", of="dit", depth=28)`."""
+        self._add(name, self._entries[of][0], fields)
+
+    def _add(self, name: str, cls: type, defaults: dict[str, Any]) -> None:
+        assert name not in self._entries, f"{self.kind} {name!r} is registered twice"
+        self._entries[name] = (cls, defaults)
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def build(self, spec: Spec | T) -> T:
+        """The object that `spec` describes; an object that is built already passes through."""
+        if isinstance(spec, str):
+            spec = {"name": spec}
+        if not isinstance(spec, Mapping):
+            return spec
+        fields = dict(spec)
+        name = fields.pop("name", None)
+        if name not in self._entries:
+            raise UserError(f"Unknown {self.kind} {name!r}. {legal_choices(name, self._entries)}")
+        cls, defaults = self._entries[name]
+        return cast(T, validate(cls, {**defaults, **fields}, f"{self.kind} {name!r}"))
+
+    def name_of(self, built: T) -> str:
+        """The name that `built` is registered under; presets answer with the name of what they are presets of."""
+        for name, (cls, _) in self._entries.items():
+            if type(built) is cls:
+                return name
+        raise UserError(
+            f"{type(built).__name__} is no registered {self.kind}, so it cannot be written down; "
+            f"decorate it with @register(...) of that registry."
+        )
+
+    def spec_of(self, built: T) -> dict[str, Any]:
+        """The mapping that `build` would turn into `built` again: name and fields, as plain data."""
+        return {"name": self.name_of(built), **dataclasses.asdict(cast(Any, built))}
+
+
+def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there."""
+    try:
+        return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(values)
+    except pydantic.ValidationError as error:
+        raise UserError(_explain(cls, error, where)) from None
+
+
+def _forbid_unknown(cls: type[T]) -> type[T]:
+    """Mark `cls` and every dataclass inside it, so that pydantic refuses keys which are no fields."""
+    if "__pydantic_config__" not in vars(cls):
+        cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+        for field in dataclasses.fields(cast(Any, cls)):
+            if dataclasses.is_dataclass(field.type):
+                _forbid_unknown(cast(type, field.type))
+    return cls
+
+
+def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
+    # A mistyped key is also a missing one: the typo is what to mend.
+    first = min(error.errors(), key=lambda each: each["type"] == "missing")
+    path = [str(part) for part in first["loc"]]
+    place = ".".join(path)
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner: Any = cls
+        for part in path[:-1]:
+            owner = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+        legal = [f.name for f in dataclasses.fields(owner)]
+        return f"Unknown key {place!r} in {where}. {legal_choices(path[-1], legal)}"
+    if first["type"] == "missing":
+        return f"Missing key {place!r} in {where}: it has no default, so set it."
+    value = first["input"]
+    return f"Bad value {value!r} for {place!r} in {where}: {first['msg'].removeprefix('Value error, ')}."
+
+
+def load_plugins(modules: Iterable[str]) -> None:
+    """Import the modules that register a user's own parts, and every installed `latentdebias.plugins` entry point."""
+    for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP):
+        entry.load()
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"`imports:` names {module!r}, which cannot be imported ({error}); "
+                f"run from the folder that holds it, or add that folder to PYTHONPATH."
+            ) from None

@@ -1,0 +1,105 @@
+"""From a trained backbone to pictures: draw, decode, and lay out a grid."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from latentdebias.autoencoders import Autoencoder, to_uint8
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.schedules import DiscreteSchedule
+from latentdebias.errors import UserError
+from latentdebias.registry import Spec
+from latentdebias.sampling.generate import generate
+from latentdebias.sampling.guidance import Guided
+from latentdebias.sampling.samplers import SAMPLERS
+
+SMALLEST_TILE = 96
+Positive = Annotated[int, Field(gt=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawOptions:
+    """How images are drawn; guidance 1 is none."""
+
+    sampler: Spec = "ddim"
+    steps: Positive = 50
+    guidance: float = 1.5
+    seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: Positive = 64
+
+
+@dataclass(frozen=True)
+class ImageSampler:
+    """A backbone with all that stands between its latents and pixels."""
+
+    backbone: nn.Module
+    diffusion: Diffusion
+    normalization: LatentNormalization
+    autoencoder: Autoencoder
+    latent_shape: tuple[int, int, int]
+    num_classes: int
+
+    def draw(self, labels: Tensor, options: DrawOptions) -> Iterator[Tensor]:
+        """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
+
+        Raises `UserError` for more steps than the schedule has, and for guidance of an unconditional model.
+        """
+        self._check(options)
+        latents = generate(
+            Guided(self.backbone, options.guidance, self.num_classes),
+            self.diffusion,
+            SAMPLERS.build(options.sampler),
+            labels.to(self.autoencoder.device),
+            self.latent_shape,
+            options.seed,
+            options.steps,
+            options.batch_size,
+        )
+        with tqdm(total=len(labels), desc="sample", unit="image") as progress:
+            for z in latents:
+                images = to_uint8(self.autoencoder.decode(self.normalization.denormalize(z))).cpu()
+                progress.update(len(images))
+                yield images
+
+    def _check(self, options: DrawOptions) -> None:
+        schedule = self.diffusion.schedule
+        if isinstance(schedule, DiscreteSchedule) and options.steps > schedule.num_timesteps:
+            raise UserError(
+                f"steps is {options.steps}, and the model's schedule has {schedule.num_timesteps}; choose at most that."
+            )
+        if self.num_classes == 0 and options.guidance != 1:
+            raise UserError(
+                f"guidance is {options.guidance}, and this model is unconditional: without classes there is nothing to "
+                f"guide towards. Use guidance 1."
+            )
+
+
+def save_grid(images: Tensor, columns: int, path: Path) -> None:
+    """One PNG of images `(B, 3, H, W)` uint8 in rows of `columns`; small images are enlarged to be seen."""
+    enlarge = max(1, -(-SMALLEST_TILE // images.shape[-1]))
+    tiles = images.repeat_interleave(enlarge, dim=-1).repeat_interleave(enlarge, dim=-2)
+    save_png(make_grid(tiles, nrow=columns, padding=2, pad_value=255), path)
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write an image `(3, H, W)` uint8."""
+    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
+
+
+def labels_by_class(classes: list[int], per_class: int) -> Tensor:
+    """`per_class` labels of each class in turn: `(len(classes) * per_class,)` int64."""
+    return torch.tensor(classes).repeat_interleave(per_class)
+
+
+def labels_in_turn(classes: list[int], count: int) -> Tensor:
+    """`count` labels, spread evenly over `classes`: `(count,)` int64."""
+    return torch.tensor(classes)[torch.arange(count) % len(classes)]

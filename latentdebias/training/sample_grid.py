@@ -1,0 +1,33 @@
+"""Pictures while training: a guided grid drawn with the EMA weights, from the same seed each time."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentdebias.sampling.images import DrawOptions, ImageSampler, Positive, labels_by_class, save_grid
+
+MAX_CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingOptions(DrawOptions):
+    """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
+
+    per_class: Positive = 4
+
+
+class SampleGrid:
+    """Draws `samples/step-N.png`: up to ten classes, a row each."""
+
+    def __init__(self, directory: Path, sampler: ImageSampler, options: SamplingOptions) -> None:
+        self.directory, self.sampler, self.options = directory, sampler, options
+
+    def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
+        self.sampler.backbone.load_state_dict(weights)
+        classes = list(range(min(self.sampler.num_classes or 1, MAX_CLASSES)))
+        labels = labels_by_class(classes, self.options.per_class)
+        images = torch.cat(list(self.sampler.draw(labels, self.options)))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        save_grid(images, self.options.per_class, self.directory / f"step-{step:08d}.png")

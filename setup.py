@@ -1,0 +1,39 @@
+from setuptools import find_packages, setup
+
+DEMO = ["scikit-learn>=1.3"]
+TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3"]
+CHECK = ["ruff>=0.9", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
+
+setup(
+    name="latentdebias",
+    version="0.1.0",
+    description="Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["latentdebias", "latentdebias.*"]),
+    package_data={"latentdebias": ["py.typed", "digits/**/*.json", "digits/**/*.safetensors"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "timm>=1.0.20",
+        "diffusers>=0.35",
+        "deepspeed>=0.18",
+        "webdataset>=1.0",
+        "braceexpand>=0.1.7",
+        "huggingface_hub>=0.30",
+        "einops>=0.8",
+        "torchmetrics>=1.6",
+        "torch-fidelity>=0.3",
+        "scipy>=1.11",
+        "numpy>=1.26",
+        "pillow>=10",
+        "pydantic>=2.7",
+        "pyyaml>=6",
+        "safetensors>=0.4.3",
+        "tensorboard>=2.16",
+        "tqdm>=4.66",
+    ],
+    extras_require={"demo": DEMO, "test": TEST, "check": [*TEST, *CHECK]},
+)

@@ -1,0 +1,121 @@
+import hashlib
+import json
+import shutil
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from latentdebias import digits
+from latentdebias.autoencoders import load_autoencoder, to_uint8
+from latentdebias.errors import UserError
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.update(changes)
+    path.write_text(json.dumps({name: value for name, value in config.items() if value != "absent"}))
+
+
+@pytest.fixture
+def vae_copy(tiny_vae_dir, tmp_path):
+    return shutil.copytree(tiny_vae_dir, tmp_path / "vae_copy")
+
+
+def test_moments_and_images_equal_those_of_diffusers(tiny_vae_dir, images):
+    autoencoder = load_autoencoder(str(tiny_vae_dir))
+    vae = AutoencoderKL.from_pretrained(tiny_vae_dir).eval().requires_grad_(False)
+    with torch.no_grad():
+        posterior = vae.encode(images).latent_dist
+        decoded = vae.decode(3 * posterior.mean).sample
+    mean, logvar = autoencoder.encode(images).chunk(2, dim=1)
+    assert torch.equal(mean, posterior.mean)
+    assert torch.equal(logvar, posterior.logvar)
+    assert mean.shape == (2, 4, 4, 4)
+    assert torch.equal(autoencoder.decode(3 * mean), decoded.clamp(-1, 1))
+
+
+def test_log_variance_is_clamped(tiny_vae_dir, images):
+    autoencoder = load_autoencoder(str(tiny_vae_dir))
+    autoencoder.vae.quant_conv.bias.data[4:] = 1000
+    _, logvar = autoencoder.encode(images).chunk(2, dim=1)
+    assert logvar.unique().tolist() == [20.0]
+
+
+def test_decoded_images_are_clamped(tiny_vae_dir):
+    autoencoder = load_autoencoder(str(tiny_vae_dir))
+    autoencoder.vae.decoder.conv_out.bias.data[:] = torch.tensor([50.0, -50.0, 0.0])
+    images = autoencoder.decode(torch.zeros(1, 4, 4, 4))
+    assert images[:, 0].unique().tolist() == [1.0]
+    assert images[:, 1].unique().tolist() == [-1.0]
+
+
+def test_bf16_forward_gives_float32_moments_near_the_exact_ones(tiny_vae_dir, images):
+    exact = load_autoencoder(str(tiny_vae_dir)).encode(images)
+    rounded = load_autoencoder(str(tiny_vae_dir), dtype=torch.bfloat16).encode(images)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    torch.testing.assert_close(rounded, exact, atol=0.1, rtol=0.1)
+
+
+def test_uint8_rounds_to_the_nearest_level():
+    levels = torch.arange(256).float()
+    assert torch.equal(to_uint8((levels + 0.4) / 127.5 - 1), levels.to(torch.uint8))
+    assert torch.equal(to_uint8((levels - 0.4) / 127.5 - 1), levels.to(torch.uint8))
+
+
+def test_identity_comes_from_the_files(tiny_vae_dir):
+    identity = load_autoencoder(str(tiny_vae_dir)).identity
+    weights = (tiny_vae_dir / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert identity.id == str(tiny_vae_dir)
+    assert identity.config_sha256 == hashlib.sha256((tiny_vae_dir / "config.json").read_bytes()).hexdigest()
+    assert identity.weights_sha256 == hashlib.sha256(weights).hexdigest()
+    assert (identity.scaling_factor, identity.shift_factor) == (0.5, 0.0)
+    assert (identity.channels, identity.factor) == (4, 8)
+
+
+def test_shift_factor_is_read(vae_copy):
+    edit_config(vae_copy, shift_factor=0.0609)
+    assert load_autoencoder(str(vae_copy)).identity.shift_factor == 0.0609
+
+
+def test_a_config_without_scaling_factor_takes_that_of_the_diffusers_class(vae_copy):
+    edit_config(vae_copy, scaling_factor="absent")
+    assert load_autoencoder(str(vae_copy)).identity.scaling_factor == AutoencoderKL().config.scaling_factor
+
+
+def test_vae_subfolder_is_found(tiny_vae_dir, tmp_path):
+    shutil.copytree(tiny_vae_dir, tmp_path / "pipeline" / "vae")
+    (tmp_path / "pipeline" / "model_index.json").write_text("{}")
+    identity = load_autoencoder(str(tmp_path / "pipeline")).identity
+    assert identity.weights_sha256 == load_autoencoder(str(tiny_vae_dir)).identity.weights_sha256
+
+
+def test_digits_is_the_packaged_folder(tiny_vae_dir, monkeypatch):
+    monkeypatch.setattr(digits, "AUTOENCODER_DIR", tiny_vae_dir)
+    assert load_autoencoder("digits").identity.id == "digits"
+
+
+@pytest.mark.parametrize("name", ["nobody/no-such-autoencoder", "./no such folder", "a/b/c"])
+def test_what_cannot_be_had_is_named_with_the_mend(name):
+    with pytest.raises(UserError, match=r"hf download") as caught:
+        load_autoencoder(name)
+    assert repr(name) in str(caught.value)
+
+
+def test_pickled_weights_are_not_read(vae_copy):
+    (vae_copy / "diffusion_pytorch_model.safetensors").rename(vae_copy / "diffusion_pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        load_autoencoder(str(vae_copy))
+
+
+def test_another_class_is_refused_by_name(vae_copy):
+    edit_config(vae_copy, _class_name="AutoencoderDC")
+    with pytest.raises(UserError, match=r"'AutoencoderDC'.*AutoencoderKL"):
+        load_autoencoder(str(vae_copy))

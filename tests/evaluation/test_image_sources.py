@@ -1,0 +1,162 @@
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdebias.data import LatentShards, encode_images, find_images
+from latentdebias.errors import UserError
+from latentdebias.evaluation import FolderImages, NpzImages, ShardImages, open_images
+
+
+def picture(seed, width=8, height=8):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def all_of(source):
+    batches = list(source)
+    images = torch.cat([batch.images for batch in batches])
+    labels = [batch.labels for batch in batches]
+    return images, None if labels[0] is None else torch.cat(labels)
+
+
+def test_class_folders_give_pixels_and_labels_in_sorted_order(tmp_path):
+    for name, seed in (("b/1.png", 2), ("a/2.png", 1), ("a/1.png", 0), ("c/deep/1.png", 3)):
+        save(tmp_path / name, picture(seed))
+    source = FolderImages(str(tmp_path), resolution=8, batch_size=3)
+    images, labels = all_of(source)
+    expected = np.stack([picture(seed) for seed in range(4)]).transpose(0, 3, 1, 2)
+    assert torch.equal(images, torch.from_numpy(expected))
+    assert labels.tolist() == [0, 0, 1, 2]
+    assert (source.count, source.num_classes) == (4, 3)
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    save(tmp_path / "0.png", picture(0))
+    source = FolderImages(str(tmp_path), resolution=8)
+    assert all_of(source)[1] is None
+    assert source.num_classes is None
+
+
+def test_other_sizes_are_cropped_to_the_resolution(tmp_path):
+    save(tmp_path / "wide.png", picture(0, width=20, height=10))
+    save(tmp_path / "tall.png", picture(1, width=9, height=30))
+    images, _ = all_of(FolderImages(str(tmp_path), resolution=8))
+    assert images.shape == (2, 3, 8, 8)
+
+
+def test_an_unusable_image_is_named_instead_of_left_out(tmp_path):
+    save(tmp_path / "0.png", picture(0))
+    (tmp_path / "1.png").write_bytes(b"no image at all")
+    with pytest.raises(UserError, match=r"'1\.png' is unusable"):
+        list(FolderImages(str(tmp_path), resolution=8))
+
+
+def test_npz_gives_pixels_and_labels(tmp_path):
+    pixels = np.stack([picture(seed) for seed in range(5)])
+    np.savez(tmp_path / "samples.npz", pixels, np.array([4, 3, 2, 1, 0], dtype=np.int32))
+    source = NpzImages(str(tmp_path / "samples.npz"), batch_size=2)
+    images, labels = all_of(source)
+    assert torch.equal(images, torch.from_numpy(pixels.transpose(0, 3, 1, 2)))
+    assert labels.dtype == torch.int64
+    assert labels.tolist() == [4, 3, 2, 1, 0]
+    assert source.count == 5
+
+
+def test_npz_without_labels(tmp_path):
+    np.savez(tmp_path / "samples.npz", picture(0)[None])
+    assert all_of(NpzImages(str(tmp_path / "samples.npz")))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ([np.zeros((2, 8, 8, 3), dtype=np.float32)], "float32"),
+        ([np.zeros((2, 3, 8, 8), dtype=np.uint8)], r"\(2, 3, 8, 8\)"),
+        ([np.zeros((2, 8, 8, 3), dtype=np.uint8), np.zeros(3, dtype=np.int64)], r"`arr_1` is int64 \(3,\)"),
+        ([np.array([None], dtype=object)], "allow_pickle=False"),
+    ],
+)
+def test_npz_of_another_content_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "samples.npz", *arrays)
+    with pytest.raises(UserError, match=message):
+        list(NpzImages(str(tmp_path / "samples.npz")))
+
+
+@pytest.mark.parametrize("content", [None, b"not a zip"])
+def test_npz_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "samples.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"samples\.npz is not readable"):
+        list(NpzImages(str(path)))
+
+
+@dataclass(frozen=True)
+class Identity:
+    id: str = "halving"
+    weights_sha256: str = "a" * 64
+    channels: int = 3
+    factor: int = 1
+
+
+class Halving:
+    """An autoencoder whose latents are half the pixels, so that an unscaled mean decodes exactly."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, identity=Identity()):
+        self.identity = identity
+
+    def encode(self, images):
+        return torch.cat([images / 2, torch.zeros_like(images)], dim=1)
+
+    def decode(self, latents):
+        return 2 * latents
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Five images of two classes in two shards, with their mirrored views."""
+    for index in range(5):
+        save(tmp_path / "images" / "ab"[index % 2] / f"{index}.png", picture(index))
+    listing = find_images(str(tmp_path / "images"))
+    out = tmp_path / "shards"
+    encode_images(listing, Halving(), out, resolution=8, flips=True, samples_per_shard=3, workers=0)
+    return out
+
+
+def test_shards_decode_to_the_images_they_were_made_from(shards):
+    source = ShardImages(LatentShards(shards), Halving(), batch_size=2)
+    images, labels = all_of(source)
+    expected, expected_labels = all_of(FolderImages(str(shards.parent / "images"), resolution=8))
+    assert torch.equal(images, expected)
+    assert labels.tolist() == expected_labels.tolist() == [0, 0, 0, 1, 1]
+    assert (source.count, source.num_classes) == (5, 2)
+
+
+def test_shards_of_another_autoencoder_are_refused(shards):
+    other = Halving(replace(Identity(), id="other", weights_sha256="b" * 64))
+    with pytest.raises(UserError, match="made with the autoencoder 'halving'"):
+        ShardImages(LatentShards(shards), other)
+
+
+def test_open_images_tells_the_sources_apart(shards, tmp_path):
+    np.savez(tmp_path / "samples.npz", picture(0)[None])
+    asked = []
+
+    def load(autoencoder_id):
+        asked.append(autoencoder_id)
+        return Halving()
+
+    assert isinstance(open_images(str(tmp_path / "samples.npz"), 8, load), NpzImages)
+    assert isinstance(open_images(str(tmp_path / "images"), 8, load), FolderImages)
+    assert asked == []
+    assert isinstance(open_images(str(shards), 8, load), ShardImages)
+    assert asked == ["halving"]

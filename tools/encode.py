@@ -1,0 +1,122 @@
+"""Encode images into latent shards: `encode.py --images DIR --out DIR ...`; check a set: `encode.py verify DIR`."""
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from pydantic import Field
+
+from latentdebias import distributed
+from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
+from latentdebias.data import Manifest, encode_images, find_images, verify
+from latentdebias.errors import UserError, run_tool
+from latentdebias.registry import validate
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """The options of `encode.py`, which are also the legal keys of its `--config` YAML."""
+
+    images: str
+    out: str
+    resolution: Annotated[int, Field(ge=1)]
+    vae: str = DEFAULT_AUTOENCODER
+    flip: bool = False
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    samples_per_shard: Annotated[int, Field(ge=1)] = 8192
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    workers: Annotated[int, Field(ge=0)] | None = None
+    max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
+    device: str | None = None
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["verify"]:
+        parser = argparse.ArgumentParser(prog="encode.py verify", description="Check a finished shard set.")
+        parser.add_argument("directory", metavar="DIR", type=Path)
+        directory = parser.parse_args(sys.argv[2:]).directory
+        print(f"verified: {_summary(verify(directory), directory)}")
+        return
+    options = _parse_options()
+    rank, world_size = distributed.rank(), distributed.world_size()
+    device = options.device or (f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu")
+    _share_cores()
+    # The same image must give the same bytes on every run.
+    torch.backends.cudnn.deterministic = True
+    manifest = encode_images(
+        find_images(options.images),
+        load_autoencoder(options.vae, device, DTYPES[options.dtype]),
+        Path(options.out),
+        resolution=options.resolution,
+        flips=options.flip,
+        samples_per_shard=options.samples_per_shard,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_reject_share=options.max_rejects,
+        rank=rank,
+        world_size=world_size,
+    )
+    if manifest:
+        print(_summary(manifest, Path(options.out)))
+    else:
+        print(f"rank {rank} of {world_size} has made its shards; the last rank to finish writes the manifest")
+
+
+def _share_cores() -> None:
+    """Divide the cores among this machine's processes: forwards that fight for them are many times slower."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
+def _parse_options() -> EncodeOptions:
+    """The command line over the `--config` YAML over the defaults."""
+    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--images", help="class folders, one flat folder, or .tar files of images")
+    parser.add_argument("--out", help="where the shards go; run the same command again to resume")
+    parser.add_argument("--resolution", help="side of the centre crop, pixels")
+    parser.add_argument("--vae", help=f"hub id, local folder, or 'digits' (default {DEFAULT_AUTOENCODER})")
+    parser.add_argument("--flip", action="store_true", help="also encode every mirror image")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the autoencoder's forward (default fp32)")
+    parser.add_argument("--samples-per-shard", help="default 8192")
+    parser.add_argument("--batch-size", help="default 32")
+    parser.add_argument("--workers", help="decoding processes (default: up to 4)")
+    parser.add_argument("--max-rejects", help="share of undecodable images above which it fails (default 0.01)")
+    parser.add_argument("--device", help="default: this rank's GPU, or cpu")
+    parser.add_argument("--config", help="YAML file of these options; the command line wins")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it
+    given = vars(parser.parse_args())
+    given.pop("local_rank", None)
+    config = given.pop("config", None)
+    return validate(EncodeOptions, {**_read_config(config), **given}, "the options of tools/encode.py")
+
+
+def _read_config(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"--config {path!r} cannot be read ({error}). Pass a YAML file of options.") from None
+    if not isinstance(values, dict):
+        raise UserError(f"--config {path!r} is no mapping of options. Write lines such as 'resolution: 256'.")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _summary(manifest: Manifest, directory: Path) -> str:
+    mean, std = (", ".join(f"{x:.4f}" for x in row) for row in (manifest.latent_mean, manifest.latent_std))
+    return (
+        f"{manifest.count} images in {len(manifest.shards)} shards, {len(manifest.rejected)} rejected, "
+        f"in {directory}; latent mean [{mean}], std [{std}]"
+    )
+
+
+if __name__ == "__main__":
+    run_tool(main)
