@@ -1,9 +1,13 @@
 """The one exception that users see as a paragraph instead of a traceback."""
 
 import difflib
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable
+
+MANY = 40
+SECONDS_FOR_RANK_0 = 3
 
 
 class UserError(ValueError):
@@ -11,27 +15,30 @@ class UserError(ValueError):
 
 
 def legal_choices(name: object, legal: Iterable[str]) -> str:
-    """One sentence on what is legal instead of `name`: the nearest choice first, then all of them."""
+    """One sentence on what is legal instead of `name`: the nearest choice, then all of them or, of many, the near ones."""
     choices = sorted(legal)
-    near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), choices, n=MANY // 4, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Legal here: {', '.join(choices)}."
-
-
-@contextmanager
-def errors_for_users() -> Iterator[None]:
-    """End the program with exit code 2 and one paragraph on stderr when a `UserError` reaches it."""
-    try:
-        yield
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    if len(choices) <= MANY:
+        return f"{hint}Legal here: {', '.join(choices)}."
+    return f"{hint}Legal here are {len(choices)} names, such as {', '.join(near or choices[: MANY // 4])}."
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a command-line tool's `main`, showing users' mistakes as one paragraph and Ctrl-C as code 130."""
-    with errors_for_users():
-        try:
-            main()
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
+    """Run a command-line tool's `main`: a `UserError` ends it with exit code 2 and one paragraph, Ctrl-C with 130."""
+    try:
+        main()
+    except UserError as error:
+        _print_once(f"error: {error}")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _print_once(message: str) -> None:
+    """Print from local rank 0; another rank speaks only if the launcher has not ended it by then."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank:
+        time.sleep(SECONDS_FOR_RANK_0)
+        message = f"[local rank {local_rank}] {message}"
+    print(message, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """Plain vision transformers as denoisers: time and class enter as two more tokens (Min-SNR, section 4.1)."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -104,7 +104,7 @@ class TimmViT(BackboneSpec):
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
         check_patches(img_size, self.patch_size)
         self._check_name()
-        vit = timm.create_model(
+        vit: Any = timm.create_model(
             self.timm_name,
             pretrained=self.pretrained,
             pretrained_cfg_overlay={"file": self.weights_file} if self.weights_file else None,

@@ -203,7 +203,7 @@ class Diffusion:
         if largest > UNEVEN * mean:
             warnings.warn(
                 f"Weighting {name!r} reaches {largest:.3g} on this schedule, {largest / mean:.0f} times its mean, so a "
-                "few timesteps own the loss. Set its max_weight, or use schedule linear, for which debias was published.",
+                "few timesteps own the loss. Set its max_weight, or use schedule linear, as debias did.",
                 stacklevel=3,
             )
         return 1 / mean if self.weighting.normalize == "mean" else 1.0
