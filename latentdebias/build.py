@@ -20,6 +20,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.registry import load_plugins
+from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
@@ -222,6 +223,7 @@ def prepare(config: RunConfig) -> LatentShards:
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
     build_diffusion(config)
+    SAMPLERS.build(config.sampling.sampler)
     if (line := describe_model(config)) and distributed.rank() == 0:
         print(line, flush=True)
     shards = open_shards(config)

@@ -15,7 +15,7 @@ class UserError(ValueError):
 
 
 def legal_choices(name: object, legal: Iterable[str]) -> str:
-    """One sentence on what is legal instead of `name`: the nearest choice, then all of them or, of many, the near ones."""
+    """One sentence on what is legal instead of `name`: the nearest, then all of them or, of many, the near ones."""
     choices = sorted(legal)
     near = difflib.get_close_matches(str(name), choices, n=MANY // 4, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}? " if near else ""

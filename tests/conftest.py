@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +11,11 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(tempfile.gettempdir(), "l
 import pytest
 import torch
 from diffusers import AutoencoderKL
+
+from latentdebias.autoencoders import load_autoencoder
+from latentdebias.data import encode_images, find_images
+from latentdebias.digits import write_images
+from latentdebias.training.engine import start_distributed, stop_distributed
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +34,47 @@ def tiny_vae_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny_vae")
     vae.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The handwritten digits as latent shards, encoded with the packaged autoencoder, mirrored views included."""
+    root = tmp_path_factory.mktemp("digits")
+    write_images(root / "images")
+    encode_images(
+        find_images(str(root / "images")),
+        load_autoencoder("digits"),
+        root / "shards",
+        resolution=32,
+        flips=True,
+        samples_per_shard=512,
+        batch_size=64,
+        workers=0,
+    )
+    return root / "shards"
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[None]:
+    """One process group of one rank, for everything that trains in this process."""
+    start_distributed()
+    yield
+    stop_distributed()
+
+
+@pytest.fixture
+def small_run(digit_shards: Path, tmp_path: Path) -> list[str]:
+    """Overrides of configs/digits_debias.yaml that make a run of seconds in `tmp_path`/run."""
+    changes = {
+        "run_dir": tmp_path / "run",
+        "data.shards": digit_shards,
+        "model.width": 32,
+        "model.depth": 2,
+        "model.heads": 2,
+        "training.batch_size": 8,
+        "training.steps": 4,
+        "training.log_every": 1,
+        "training.checkpoint_every": 2,
+        "training.sample_every": 0,
+    }
+    return [f"{key}={value}" for key, value in changes.items()]

@@ -85,14 +85,14 @@ class BatchPlan:
 
 def plan_batches(seed: int, batch_size: int, micro_batch_size: int | None, rank: int, world_size: int) -> BatchPlan:
     """Deal the global batch to ranks; raises `UserError` where it cannot be dealt evenly."""
-    micro = micro_batch_size or max(batch_size // world_size, 1)
-    if batch_size % (micro * world_size):
+    unit = (micro_batch_size or 1) * world_size
+    if batch_size % unit:
         raise UserError(
-            f"training.batch_size {batch_size} (global) is not a multiple of training.micro_batch_size {micro} times "
-            f"{world_size} ranks; every rank must run the same number of micro-batches. Set "
-            f"--set training.batch_size={-(-batch_size // (micro * world_size)) * micro * world_size}"
+            f"training.batch_size {batch_size} (global) is not a multiple of {unit}, which is {world_size} ranks times "
+            f"training.micro_batch_size {micro_batch_size or 1}; every rank must run the same number of micro-batches. "
+            f"Set --set training.batch_size={-(-batch_size // unit) * unit}"
         )
-    return BatchPlan(seed, batch_size, micro, rank, world_size)
+    return BatchPlan(seed, batch_size, micro_batch_size or batch_size // world_size, rank, world_size)
 
 
 class LatentBatches(Dataset[Batch]):

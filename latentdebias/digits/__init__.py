@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from latentdebias.digits.classifier import DigitsClassifier, load_classifier
-from latentdebias.digits.images import write_images
+from latentdebias.digits.images import NUM_CLASSES, RESOLUTION, write_images
 
-__all__ = ["AUTOENCODER_DIR", "DigitsClassifier", "load_classifier", "write_images"]
+__all__ = ["AUTOENCODER_DIR", "NUM_CLASSES", "RESOLUTION", "DigitsClassifier", "load_classifier", "write_images"]
 
 AUTOENCODER_DIR: Path = Path(__file__).parent / "autoencoder"
 """A `diffusers.AutoencoderKL` in the diffusers layout: 32x32 RGB images <-> 4x4x4 latents."""

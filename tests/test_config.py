@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentdebias.backbones import BACKBONES
+from latentdebias.build import build_diffusion, describe_model
+from latentdebias.config import CONFIG_DIR, load_config, write_config
+from latentdebias.errors import UserError
+
+SHIPPED = sorted(path.name for path in CONFIG_DIR.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_parses_and_builds(name):
+    config = load_config(name)
+    build_diffusion(config)
+    with torch.device("meta"):
+        BACKBONES.build(config.model).build(32, 4, 1000)
+
+
+def test_base_spells_out_every_key():
+    """A key left out of base.yaml would be a default that nobody can read there."""
+    import yaml
+
+    written = yaml.safe_load((CONFIG_DIR / "base.yaml").read_text())
+    plain = load_config("base.yaml").plain()
+    assert written.keys() == plain.keys()
+    for section, keys in plain.items():
+        if isinstance(keys, dict) and section != "model":
+            assert written[section].keys() == keys.keys(), section
+
+
+def test_imagenet_debias_is_the_papers_setting_on_dit_xl_2():
+    config = load_config("imagenet256_debias.yaml")
+    assert (config.model["name"], config.diffusion.schedule, config.diffusion.target) == (
+        "dit_xl_patch2",
+        "linear",
+        "eps",
+    )
+    assert config.diffusion.weighting == "debias"
+    assert "674" in describe_model(config) or "675" in describe_model(config)
+
+
+def test_a_written_config_reads_back_the_same(tmp_path):
+    config = load_config("digits_debias.yaml", ["training.steps=7"])
+    write_config(config, tmp_path / "config.yaml")
+    assert load_config(str(tmp_path / "config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.stepz=3", "Unknown key 'training.stepz'"),
+        ("training.stepz=3", "Did you mean 'steps'"),
+        ("trainin.steps=3", "Did you mean 'training'"),
+        ("training.steps=many", "'many'"),
+        ("training.steps=0", "greater than 0"),
+        ("training.precision=fp8", "'fp8'"),
+        ("data.shard=x", "Did you mean 'shards'"),
+        ("optimizer.betas=[0.9]", "optimizer.betas"),
+        ("steps", "key.sub=value"),
+    ],
+)
+def test_bad_overrides_name_the_key_and_the_nearest_legal_one(override, words):
+    with pytest.raises(UserError) as error:
+        load_config("digits_debias.yaml", [override])
+    assert words in str(error.value)
+
+
+def test_a_part_of_another_name_takes_no_fields_along():
+    config = load_config("digits_debias.yaml", ["model.name=dit_s_patch2"])
+    assert config.model == {"name": "dit_s_patch2"}
+    config = load_config("digits_debias.yaml", ["model.depth=2"])
+    assert config.model["width"] == 96
+    assert config.model["depth"] == 2
+
+
+def test_fields_of_a_named_part_can_be_set():
+    config = load_config("digits_debias.yaml", ["diffusion.weighting=min_snr", "diffusion.weighting.gamma=3"])
+    assert config.diffusion.weighting == {"name": "min_snr", "gamma": 3}
+
+
+def test_yaml_floats_without_a_point_are_numbers():
+    assert load_config("digits_debias.yaml", ["optimizer.lr=1e-4"]).optimizer.lr == 1e-4
+
+
+def test_an_unknown_config_names_the_nearest():
+    with pytest.raises(UserError, match=r"Did you mean 'digits_debias\.yaml'"):
+        load_config("digits_debais.yaml")
+
+
+def test_broken_yaml_and_circular_bases_are_errors(tmp_path):
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(str(tmp_path / "broken.yaml"))
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(UserError, match="itself as its base"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+def test_a_config_beside_the_users_own_files_may_inherit_a_shipped_one(tmp_path):
+    (tmp_path / "mine.yaml").write_text("base: digits_debias.yaml\ntraining: {steps: 11}\n")
+    config = load_config(str(tmp_path / "mine.yaml"))
+    assert config.training.steps == 11
+    assert Path(config.data.shards) == Path("shards/digits")

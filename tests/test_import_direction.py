@@ -1,0 +1,51 @@
+"""The rooms import in one direction; a circle or a shortcut upwards fails here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import latentdebias
+
+PACKAGE = Path(latentdebias.__file__).parent
+LAYERS = [
+    {"errors"},
+    {"registry", "distributed", "digits"},
+    {"diffusion", "backbones", "autoencoders", "data"},
+    {"sampling"},
+    {"evaluation", "export"},
+    {"training"},
+    {"config"},
+    {"build"},
+]
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+ONLY_HERE_IMPORTS_DEEPSPEED = {"training/engine.py", "training/checkpoint.py"}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_below(path):
+    relative = path.relative_to(PACKAGE)
+    room = relative.parts[0].removesuffix(".py")
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "latentdebias" or parts[1] == room:
+            continue
+        assert LEVEL[parts[1]] < LEVEL[room], f"{relative} imports {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_deepspeed_stays_in_two_files(path):
+    relative = str(path.relative_to(PACKAGE))
+    if relative not in ONLY_HERE_IMPORTS_DEEPSPEED:
+        assert not any(name.split(".")[0] == "deepspeed" for name in imported(path)), relative

@@ -1,0 +1,114 @@
+"""The launcher, several ranks, kill -9, and what bad input gets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEEPSPEED = str(Path(sys.executable).with_name("deepspeed"))
+
+
+def sets(overrides):
+    return [part for override in overrides for part in ("--set", override)]
+
+
+def losses(run_dir):
+    return {row["step"]: row["loss"] for row in map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())}
+
+
+def two_ranks(*overrides, port):
+    command = [DEEPSPEED, "--num_gpus", "2", "--master_port", str(port), "tools/train.py"]
+    return [*command, "--config", "digits_debias.yaml", *sets(overrides)]
+
+
+def test_two_ranks_killed_in_mid_run_resume_bit_for_bit(launch, small_run, tmp_path):
+    settings = [*small_run, "training.steps=40", "training.checkpoint_every=10", "deepspeed.zero_optimization.stage=2"]
+    whole = launch(*two_ranks(*settings, f"run_dir={tmp_path / 'whole'}", port=29611))
+    assert whole.code == 0, whole.err
+
+    command = two_ranks(*settings, f"run_dir={tmp_path / 'killed'}", port=29612)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    log, deadline = tmp_path / "killed" / "log.jsonl", time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) >= 13):
+        assert time.monotonic() < deadline, "the run never reached step 13"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    kill_with_children(process)
+    assert len(losses(tmp_path / "killed")) < 40
+
+    resumed = launch(*command)
+    assert resumed.code == 0, resumed.err
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+def kill_with_children(process):
+    """SIGKILL to the launcher and to every rank, none of which gets to say goodbye."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
+    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines()[1:])}
+    family = {process.pid}
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= grown
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_every_stage_trains_alike_on_two_ranks_and_on_one(launch, small_run, tmp_path):
+    worker = [
+        DEEPSPEED,
+        "--num_gpus",
+        "2",
+        "--master_port",
+        "29613",
+        str(Path(__file__).with_name("train_all_stages.py")),
+    ]
+    done = launch(*worker, tmp_path, *small_run)
+    assert done.code == 0, done.err
+    alone = launch(sys.executable, "tools/train.py", "--config", "digits_debias.yaml", *sets(small_run))
+    assert alone.code == 0, alone.err
+    expected = losses(tmp_path / "run")
+    for stage in range(4):
+        found = losses(tmp_path / f"stage{stage}")
+        assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-4), stage
+
+
+def test_the_launcher_says_which_shards_imagenet_lacks_and_how_to_make_them(launch):
+    done = launch(DEEPSPEED, "--num_gpus", "1", "tools/train.py", "--config", "imagenet256_debias.yaml")
+    assert done.code == 2
+    assert "model dit_xl_patch2: 675.1M parameters" in done.out
+    assert "shards/imagenet256" in done.err
+    assert "python tools/encode.py --images" in done.err
+    assert "--vae stabilityai/sd-vae-ft-mse --resolution 256" in done.err
+    assert "Traceback" not in done.err
+    assert not (ROOT / "runs" / "imagenet256_debias").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "nowhere.yaml"], "no config 'nowhere.yaml'"),
+        (["--config", "digits_debias.yaml", "--set", "training.stepz=1"], "Did you mean 'steps'"),
+        (["--config", "digits_debias.yaml", "--set", "diffusion.weighting=debais"], "Did you mean 'debias'"),
+        (["--config", "digits_debias.yaml", "--set", "diffusion.weighting.powr=1"], "Did you mean 'power'"),
+        (["--config", "digits_debias.yaml", "--set", "model.name=dit_xl_patch3"], "Did you mean 'dit_xl_patch"),
+        (["--config", "digits_debias.yaml", "--set", "model.patch_size=3"], "do not tile"),
+        (["--config", "digits_debias.yaml", "--set", "deepspeed.gradient_cliping=1"], "deepspeed.gradient_cliping"),
+        (["--config", "digits_debias.yaml", "--set", "data.shards=/nowhere"], "/nowhere"),
+        (["--config", "digits_debias.yaml", "--set", "imports=[my_missing_module]"], "my_missing_module"),
+        (["--config", "digits_debias.yaml", "--set", "sampling.sampler=dimm"], "Did you mean 'ddim'"),
+    ],
+)
+def test_bad_input_is_one_paragraph_and_code_2(tool, arguments, words, tmp_path):
+    result = tool("train", *arguments, "--set", f"run_dir={tmp_path / 'run'}")
+    assert result.code == 2
+    assert words in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,15 @@
+"""Run under `deepspeed --num_gpus 2` by test_train.py: the same few steps at every ZeRO stage, in one launch."""
+
+import sys
+
+from latentdebias.build import Run, prepare
+from latentdebias.config import load_config
+from latentdebias.training.engine import start_distributed, stop_distributed
+
+folder, *overrides = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+start_distributed()
+for stage in range(4):
+    changes = [f"run_dir={folder}/stage{stage}", f"deepspeed.zero_optimization.stage={stage}"]
+    config = load_config("digits_debias.yaml", [*overrides, *changes])
+    Run(config, prepare(config)).train()
+stop_distributed()

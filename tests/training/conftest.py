@@ -1,0 +1,15 @@
+import pytest
+
+from latentdebias.build import Run, prepare
+from latentdebias.config import load_config
+
+
+@pytest.fixture
+def make_run(small_run, process_group):
+    """Build a run of seconds; keyword-free overrides in the form of --set."""
+
+    def make(*overrides: str) -> Run:
+        config = load_config("digits_debias.yaml", [*small_run, *overrides])
+        return Run(config, prepare(config))
+
+    return make

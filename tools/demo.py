@@ -1,0 +1,123 @@
+#!/usr/bin/env python
+"""The main job on real images, offline: encode, train, sample, evaluate. tools/demo.py [--out demo] [--config NAME]"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from latentdebias import digits
+from latentdebias.autoencoders import load_autoencoder
+from latentdebias.data import LatentShards
+from latentdebias.errors import UserError, run_tool
+from latentdebias.evaluation import (
+    EXTRACTORS,
+    FID,
+    KID,
+    ClassAccuracy,
+    FeatureSet,
+    FolderImages,
+    ShardImages,
+    evaluate,
+    extract,
+)
+
+TOOLS = Path(__file__).parent
+# Else DeepSpeed warns twice that it found no accelerator.
+ENVIRONMENT = os.environ | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
+NUM_SAMPLES = 1000
+GUIDANCE = ["--guidance", "1.5", "--steps", "25", "--batch-size", "100"]
+METRICS = [FID(), KID(subsets=20, subset_size=500), ClassAccuracy()]
+COLUMNS = {"fid": "FID", "kid": "KID", "class_accuracy": "class accuracy"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR")
+    parser.add_argument("--config", default="digits_debias.yaml", metavar="NAME_OR_PATH")
+    arguments = parser.parse_args()
+    out, run_dir = arguments.out, arguments.out / Path(arguments.config).stem
+    seconds: dict[str, float] = {}
+    with timed("write", seconds):
+        digits.write_images(out / "images")
+    with timed("encode", seconds):
+        python("encode.py", "--images", out / "images", "--out", out / "shards", "--vae", "digits", "--resolution", 32)
+    with timed("train", seconds):
+        overrides = [f"run_dir={run_dir}", f"data.shards={out / 'shards'}"]
+        launcher = [Path(sys.executable).with_name("deepspeed"), "--num_gpus", 1, "--log_level", "error"]
+        settings = [part for override in overrides for part in ("--set", override)]
+        run(*launcher, TOOLS / "train.py", "--config", arguments.config, *settings)
+    model = ["--model", run_dir / "model"]
+    with timed("sample", seconds):
+        python("sample.py", *model, "--per-class", 10, *GUIDANCE, "--seed", 1, "--out", out / "grid")
+        python("sample.py", *model, "--num", NUM_SAMPLES, *GUIDANCE, "--out", out / "samples")
+    with timed("evaluate", seconds):
+        scores = score(out)
+    report(scores, seconds, out / "grid" / "grid.png")
+
+
+@contextmanager
+def timed(name: str, seconds: dict[str, float]):
+    start = time.perf_counter()
+    yield
+    seconds[name] = time.perf_counter() - start
+
+
+def python(tool: str, *arguments: object) -> None:
+    run(sys.executable, TOOLS / tool, *arguments)
+
+
+def run(*command: object) -> None:
+    """Show a command and run it."""
+    words = [str(word) for word in command]
+    tqdm.write("\n$ " + " ".join(words).replace(f"{Path.cwd()}/", ""), file=sys.stderr)
+    if code := subprocess.run(words, check=False, env=ENVIRONMENT).returncode:
+        raise UserError(f"That command ended with exit code {code}; what it says is above.")
+
+
+def score(out: Path) -> dict[str, dict[str, float]]:
+    """The samples' scores, and the floor: what real digits and their reconstructions score."""
+    extractor = EXTRACTORS.build("digits").load()
+    images = FolderImages(str(out / "images"), digits.RESOLUTION)
+    shards = ShardImages(LatentShards(out / "shards"), load_autoencoder("digits"))
+    drawn = FolderImages(str(out / "samples" / "images"), digits.RESOLUTION)
+    sets = {
+        name: extract(source, extractor, source.count, name, source.num_classes)
+        for name, source in {"real": images, "reconstructions": shards, "samples": drawn}.items()
+    }
+    real = sets["real"]
+    comparisons = {
+        "guided samples against real": (sets["samples"], real),
+        "reconstructions against real": (sets["reconstructions"], real),
+        "half of real against the other": (every_second(real, 0), every_second(real, 1)),
+    }
+    return {name: evaluate(left, right, METRICS) for name, (left, right) in comparisons.items()}
+
+
+def every_second(images: FeatureSet, first: int) -> FeatureSet:
+    """Half of a set, whose classes stand in order, with all classes in it."""
+    return FeatureSet(
+        features=images.features[first::2],
+        logits=images.logits[first::2],
+        labels=None if images.labels is None else images.labels[first::2],
+        num_classes=images.num_classes,
+        sha256=images.sha256,
+    )
+
+
+def report(scores: dict[str, dict[str, float]], seconds: dict[str, float], picture: Path) -> None:
+    print(f"\n{'':32}" + "".join(f"{title:>16}" for title in COLUMNS.values()))
+    for name, row in scores.items():
+        print(f"{name:32}" + "".join(f"{row[key]:16.3f}" for key in COLUMNS))
+    print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()), end="")
+    print(f", in all {sum(seconds.values()):.0f}\npicture: {picture}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
