@@ -1,6 +1,7 @@
 """From a run config to objects: the only place that knows every room."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -169,7 +170,8 @@ class Run:
             WithAverage(options.export_every, self.engine, self.ema, self._export),
         ]
         if options.sample_every:
-            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, self._sample_grid()))
+            grid = self._sample_grid() if distributed.rank() == 0 else None
+            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, grid))
         return hooks, meter
 
     def _sample_grid(self) -> SampleGrid:
@@ -209,10 +211,10 @@ class Run:
             for key, value in plain[section].items()
             if key not in FREE_ON_RESUME.get(section, ())
         }
-        manifest = self.shards.manifest
+        shards = self.shards.manifest.shards
         return {
             **settings,
-            "data (sha256 of shards)": [shard.sha256[:16] for shard in manifest.shards],
+            "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
             "deepspeed.zero_optimization.stage": self.engine.zero_stage,
             "ranks": self.plan.world_size,
         }

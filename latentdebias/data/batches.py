@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from latentdebias.data.images import NO_LABEL
 from latentdebias.data.normalization import LatentNormalization, NormalizationKind
 from latentdebias.data.reader import LatentShards
 from latentdebias.errors import UserError
@@ -130,7 +131,8 @@ class LatentBatches(Dataset[Batch]):
     def _with_drops(self, labels: np.ndarray, drop: np.ndarray) -> Tensor | None:
         if not self.shards.num_classes:
             return None
-        return torch.from_numpy(np.where(drop < self.options.label_drop, self.shards.num_classes, labels))
+        unconditional = (drop < self.options.label_drop) | (labels == NO_LABEL)
+        return torch.from_numpy(np.where(unconditional, self.shards.num_classes, labels))
 
     def loader(self, first_step: int, last_step: int, device: torch.device) -> Iterator[Batch]:
         """The batches of steps [first_step, last_step), read ahead by `data.workers` processes."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.data.batches import Batch
@@ -47,6 +48,7 @@ class TrainState:
 
 
 Hook = Callable[[TrainState], None]
+UseWeights = Callable[[int, dict[str, Tensor]], None]
 
 
 class Trainer:
@@ -144,7 +146,7 @@ class Checkpointing:
 class WithAverage:
     """Hook: every `every` steps (0: never), hand the whole EMA weights to `use` on rank 0, while the others wait."""
 
-    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, use: Callable[[int, dict], None]) -> None:
+    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, use: UseWeights | None) -> None:
         self.every, self.engine, self.ema, self.use = every, engine, ema, use
 
     def __call__(self, state: TrainState) -> None:
@@ -154,6 +156,6 @@ class WithAverage:
     def now(self, step: int) -> None:
         with self.ema.swapped_in():
             weights = self.engine.gathered_weights()
-        if distributed.rank() == 0:
+        if distributed.rank() == 0 and self.use is not None:
             self.use(step, weights)
         torch.distributed.barrier()
