@@ -2,7 +2,7 @@ from setuptools import find_packages, setup
 
 DEMO = ["scikit-learn>=1.3"]
 TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3"]
-CHECK = ["ruff>=0.9", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
+CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
     name="latentdebias",

@@ -82,7 +82,7 @@ def describe_model(config: RunConfig) -> str | None:
 def open_shards(config: RunConfig) -> LatentShards:
     """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
     data = config.data
-    if message := missing_shards_message(data.shards, data.vae or "ID_OR_DIR", data.resolution):
+    if message := missing_shards_message(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip):
         raise UserError(message)
     shards = LatentShards(data.shards)
     manifest = shards.manifest

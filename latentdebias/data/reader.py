@@ -88,11 +88,13 @@ class LatentShards:
             os.close(descriptor)
 
 
-def missing_shards_message(directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None) -> str:
+def missing_shards_message(
+    directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None, flips: bool = False
+) -> str:
     """What `directory` lacks to be a finished shard set, and the command that makes it; empty if it lacks nothing."""
     directory = Path(directory)
     if not (directory / MANIFEST).exists():
-        return f"{_unfinished(directory)} Make them with: {_command(directory, vae, resolution, '')}"
+        return f"{_unfinished(directory)} Make them with: {_command(directory, vae, resolution, ' --flip' * flips)}"
     manifest = read_manifest(directory)
     faults = [fault for shard in manifest.shards if (fault := _fault(directory, shard, manifest))]
     if not faults:

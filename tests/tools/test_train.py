@@ -86,7 +86,7 @@ def test_the_launcher_says_which_shards_imagenet_lacks_and_how_to_make_them(laun
     assert "model dit_xl_patch2: 675.1M parameters" in done.out
     assert "shards/imagenet256" in done.err
     assert "python tools/encode.py --images" in done.err
-    assert "--vae stabilityai/sd-vae-ft-mse --resolution 256" in done.err
+    assert "--vae stabilityai/sd-vae-ft-mse --resolution 256 --flip" in done.err
     assert "Traceback" not in done.err
     assert not (ROOT / "runs" / "imagenet256_debias").exists()
 
