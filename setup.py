@@ -1,3 +1,5 @@
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 DEMO = ["scikit-learn>=1.3"]
@@ -8,7 +10,7 @@ setup(
     name="latentdebias",
     version="0.1.0",
     description="Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
