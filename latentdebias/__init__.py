@@ -3,7 +3,21 @@
 Importing it also registers `dit_*` and `diffusion_vit_*` with timm.
 """
 
-from latentdebias.diffusion import Diffusion
-from latentdebias.export import LoadedModel, load_model
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Diffusion", "LoadedModel", "load_model"]
+from latentdebias import backbones
+from latentdebias.diffusion import Diffusion
+
+if TYPE_CHECKING:
+    from latentdebias.export import LoadedModel, load_model
+
+__all__ = ["Diffusion", "LoadedModel", "backbones", "load_model"]
+
+
+def __getattr__(name: str) -> Any:
+    """`load_model` and `LoadedModel`, imported when asked for: they bring diffusers, which takes seconds."""
+    if name in ("LoadedModel", "load_model"):
+        from latentdebias import export
+
+        return getattr(export, name)
+    raise AttributeError(f"module 'latentdebias' has no attribute {name!r}")

@@ -11,22 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from latentdebias import distributed
-from latentdebias.autoencoders import AutoencoderIdentity, load_autoencoder
+from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.config import RunConfig, write_config
-from latentdebias.data import LatentShards, missing_shards_message
-from latentdebias.data.batches import LatentBatches, plan_batches
+from latentdebias.data import LatentShards
+from latentdebias.data.batches import BatchPlan, LatentBatches, check_flip, plan_batches
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.images import ImageSampler
+from latentdebias.sampling.images import ImageSampler, check_draw
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, check_deepspeed_options
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.sample_grid import SampleGrid
 from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
@@ -65,26 +66,31 @@ def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     return BACKBONES.build(config.model).build(side, channels, shapes.num_classes)
 
 
-def describe_model(config: RunConfig) -> str | None:
-    """One line on the model, built on the meta device; None where the config leaves its shapes to the shards."""
+def describe_model(config: RunConfig, shapes: Shapes) -> str:
+    """One line on the model, which is built on the meta device for it; `UserError` where it cannot be built."""
+    channels, side, _ = shapes.latent_shape
+    with torch.device("meta"):
+        spec = BACKBONES.build(config.model).without_pretrained()
+        backbone = spec.build(side, channels, shapes.num_classes)
+    millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
+    return (
+        f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(shapes.latent_shape)}, "
+        f"{shapes.num_classes} classes"
+    )
+
+
+def stated_shapes(config: RunConfig) -> Shapes | None:
+    """The shapes that the config states itself; None where it leaves one to the shards."""
     data = config.data
     if data.latent_shape is None or data.num_classes is None:
         return None
-    with torch.device("meta"):
-        backbone = build_backbone(config, Shapes(data.latent_shape, data.num_classes))
-    millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
-    return (
-        f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(data.latent_shape)}, "
-        f"{data.num_classes} classes"
-    )
+    return Shapes(data.latent_shape, data.num_classes)
 
 
 def open_shards(config: RunConfig) -> LatentShards:
     """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
     data = config.data
-    if message := missing_shards_message(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip):
-        raise UserError(message)
-    shards = LatentShards(data.shards)
+    shards = LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
     manifest = shards.manifest
     stated = {
         "data.vae": (data.vae, manifest.autoencoder["id"]),
@@ -101,6 +107,50 @@ def open_shards(config: RunConfig) -> LatentShards:
     return shards
 
 
+def prepare(config: RunConfig) -> LatentShards:
+    """Check all that can be checked before a process group starts, and open the run's shards."""
+    load_plugins(config.imports)
+    check_deepspeed_options(config.deepspeed)
+    diffusion, shapes = build_diffusion(config), stated_shapes(config)
+    SAMPLERS.build(config.sampling.sampler)
+    if shapes is not None:
+        _say(describe_model(config, shapes))
+    shards = open_shards(config)
+    if shapes is None:
+        _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
+    check_draw(config.sampling.for_classes(shards.num_classes), diffusion, shards.num_classes)
+    check_flip(config.data, shards)
+    _plan(config)
+    if config.training.sample_every:
+        _load_autoencoder(shards, torch.device("cpu"))
+    try:
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"run_dir {config.run_dir!r} cannot be made ({error.strerror}); set another one.") from None
+    return shards
+
+
+def _say(line: str) -> None:
+    if distributed.rank() == 0:
+        print(line, flush=True)
+
+
+def _plan(config: RunConfig) -> BatchPlan:
+    training = config.training
+    return plan_batches(
+        training.seed,
+        training.batch_size,
+        training.micro_batch_size,
+        distributed.rank(),
+        distributed.world_size(),
+    )
+
+
+def _load_autoencoder(shards: LatentShards, device: torch.device) -> Autoencoder:
+    made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
+    return load_this_autoencoder(made_with, made_with.id, device)
+
+
 class Run:
     """A training run, assembled under a started process group; `train` runs it to its end."""
 
@@ -109,14 +159,7 @@ class Run:
         self.shapes = Shapes(shards.latent_shape, shards.num_classes)
         self.diffusion = build_diffusion(config)
         self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
-        training = config.training
-        self.plan = plan_batches(
-            training.seed,
-            training.batch_size,
-            training.micro_batch_size,
-            distributed.rank(),
-            distributed.world_size(),
-        )
+        training, self.plan = config.training, _plan(config)
         self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
@@ -134,7 +177,18 @@ class Run:
 
     def train(self) -> None:
         """Resume where there is a checkpoint, train to the last step, and export the model directory."""
-        first, last = self.checkpoints.resume(), self.config.training.steps
+        with run_lock(self.run_dir, self.engine.device):
+            self._train(self.checkpoints.resume(), self.config.training.steps)
+
+    def export(self) -> None:
+        """Write the model directory of the newest checkpoint, without training."""
+        with run_lock(self.run_dir, self.engine.device):
+            step = self.checkpoints.resume()
+            if step == 0:
+                raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")
+            self._write_model(step)
+
+    def _train(self, first: int, last: int) -> None:
         if first > last:
             raise UserError(
                 f"{self.run_dir} has trained {first} steps, and training.steps is {last}; raise it with --set "
@@ -149,7 +203,10 @@ class Run:
             options = self.config.training
             optimizer = self.config.optimizer
             Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
-        WithAverage(0, self.engine, self.ema, self._export).now(state.step)
+        self._write_model(state.step)
+
+    def _write_model(self, step: int) -> None:
+        WithAverage(0, self.engine, self.ema, self._export).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -180,7 +237,7 @@ class Run:
             build_backbone(self.config, self.shapes).to(device).eval(),
             self.diffusion,
             self.normalization,
-            load_autoencoder(self.shards.manifest.autoencoder["id"], device),
+            _load_autoencoder(self.shards, device),
             self.shapes.latent_shape,
             self.shapes.num_classes,
         )
@@ -189,6 +246,7 @@ class Run:
     def _export(self, step: int, weights: dict[str, Tensor]) -> None:
         manifest = self.shards.manifest
         config = ModelConfig(
+            imports=self.config.imports,
             model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
             diffusion=self.diffusion.spec(),
             latent_shape=self.shapes.latent_shape,
@@ -218,16 +276,3 @@ class Run:
             "deepspeed.zero_optimization.stage": self.engine.zero_stage,
             "ranks": self.plan.world_size,
         }
-
-
-def prepare(config: RunConfig) -> LatentShards:
-    """Everything that can be checked before a process group starts; returns the run's shards."""
-    load_plugins(config.imports)
-    check_deepspeed_options(config.deepspeed)
-    build_diffusion(config)
-    SAMPLERS.build(config.sampling.sampler)
-    if (line := describe_model(config)) and distributed.rank() == 0:
-        print(line, flush=True)
-    shards = open_shards(config)
-    Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-    return shards

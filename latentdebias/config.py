@@ -10,7 +10,8 @@ import yaml
 
 from latentdebias.data.batches import DataOptions
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.registry import Spec, validate
+from latentdebias.files import publish
+from latentdebias.registry import Spec, plain, validate
 from latentdebias.training.engine import OptimizerOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
@@ -44,7 +45,7 @@ class RunConfig:
 
     def plain(self) -> dict[str, Any]:
         """The config as YAML holds it."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -61,7 +62,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the whole config, defaults included; reading it back gives the same run."""
-    path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+    publish(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def _renames(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def _find(name_or_path: str, beside: Path) -> Path:
-    candidates = [beside / name_or_path, CONFIG_DIR / name_or_path, CONFIG_DIR / f"{name_or_path}.yaml"]
+    folders = (beside, Path("configs"), CONFIG_DIR)
+    candidates = [folder / name for folder in folders for name in (name_or_path, f"{name_or_path}.yaml")]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -98,6 +100,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = values.pop("base", None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise UserError(f"`base:` in {path} must name one config, and is {base!r}; for example base: base.yaml")
     return merge(_read_with_base(_find(base, beside=path.parent), (*seen, path)), values)
 
 
@@ -131,9 +135,3 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     for section in reversed(sections):
         change = {section: change}
     return merge(values, change)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -3,40 +3,55 @@
 import os
 import socket
 
-RANK_VARIABLES = ("RANK", "SLURM_PROCID")
-WORLD_SIZE_VARIABLES = ("WORLD_SIZE", "SLURM_NTASKS")
-LOCAL_RANK_VARIABLES = ("LOCAL_RANK", "SLURM_LOCALID")
-LOCAL_WORLD_SIZE_VARIABLES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "SLURM_NTASKS_PER_NODE")
+# srun's own count of the step's tasks: SLURM_NTASKS is set in a batch script too, where nothing was launched.
+SLURM_STEP_TASKS = "SLURM_STEP_NUM_TASKS"
+FROM_SLURM = {
+    "RANK": "SLURM_PROCID",
+    "WORLD_SIZE": SLURM_STEP_TASKS,
+    "LOCAL_RANK": "SLURM_LOCALID",
+    "LOCAL_WORLD_SIZE": "SLURM_NTASKS_PER_NODE",
+}
 
 
 def rank() -> int:
     """This process's number, 0 without a launcher."""
-    return _first(RANK_VARIABLES, 0)
+    return _read("RANK", 0)
 
 
 def world_size() -> int:
     """How many processes the launcher started, 1 without one."""
-    return _first(WORLD_SIZE_VARIABLES, 1)
+    return _read("WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
     """This process's number on its machine, 0 without a launcher."""
-    return _first(LOCAL_RANK_VARIABLES, 0)
+    return _read("LOCAL_RANK", 0)
 
 
 def local_world_size() -> int:
     """How many processes of the run are on this machine, 1 without a launcher."""
-    return _first(LOCAL_WORLD_SIZE_VARIABLES, 1)
+    return _read("LOCAL_WORLD_SIZE", _read("LOCAL_SIZE", 1))
 
 
-def become_single_process() -> None:
-    """Set the launcher's variables for a world of one, where no launcher has set them."""
-    if "RANK" not in os.environ:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def export_launcher_variables() -> None:
+    """Set what torch.distributed reads: srun's numbers, or those of a world of one where nothing launched us.
+
+    Under srun MASTER_ADDR and MASTER_PORT are the user's to set; `KeyError` names the one that is missing.
+    """
+    if "RANK" in os.environ:
+        return
+    if world_size() > 1:
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            os.environ[name]
+        os.environ.update(RANK=str(rank()), WORLD_SIZE=str(world_size()), LOCAL_RANK=str(local_rank()))
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
-def _first(variables: tuple[str, ...], default: int) -> int:
-    return next((int(os.environ[name]) for name in variables if name in os.environ), default)
+def _read(name: str, default: int) -> int:
+    if name not in os.environ and SLURM_STEP_TASKS in os.environ:
+        name = FROM_SLURM.get(name, name)
+    return int(os.environ.get(name, default))

@@ -1,10 +1,11 @@
 """The one exception that users see as a paragraph instead of a traceback."""
 
 import difflib
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+
+from latentdebias import distributed
 
 MANY = 40
 SECONDS_FOR_RANK_0 = 3
@@ -37,8 +38,7 @@ def run_tool(main: Callable[[], None]) -> None:
 
 def _print_once(message: str) -> None:
     """Print from local rank 0; another rank speaks only if the launcher has not ended it by then."""
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank:
+    if local_rank := distributed.local_rank():
         time.sleep(SECONDS_FOR_RANK_0)
         message = f"[local rank {local_rank}] {message}"
     print(message, file=sys.stderr, flush=True)

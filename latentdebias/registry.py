@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar, cast
 
@@ -56,7 +58,7 @@ class Registry(Generic[T]):
             return spec
         fields = dict(spec)
         name = fields.pop("name", None)
-        if name not in self._entries:
+        if not isinstance(name, str) or name not in self._entries:
             raise UserError(f"Unknown {self.kind} {name!r}. {legal_choices(name, self._entries)}")
         cls, defaults = self._entries[name]
         return cast(T, validate(cls, {**defaults, **fields}, f"{self.kind} {name!r}"))
@@ -73,7 +75,7 @@ class Registry(Generic[T]):
 
     def spec_of(self, built: T) -> dict[str, Any]:
         """The mapping that `build` would turn into `built` again: name and fields, as plain data."""
-        return {"name": self.name_of(built), **dataclasses.asdict(cast(Any, built))}
+        return {"name": self.name_of(built), **plain(dataclasses.asdict(cast(Any, built)))}
 
 
 def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
@@ -111,8 +113,20 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
     return f"Bad value {value!r} for {place!r} in {where}: {first['msg'].removeprefix('Value error, ')}."
 
 
+def plain(value: Any) -> Any:
+    """`value` as YAML and JSON hold it: dicts and lists all the way down."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def load_plugins(modules: Iterable[str]) -> None:
-    """Import the modules that register a user's own parts, and every installed `latentdebias.plugins` entry point."""
+    """Import the modules that register a user's own parts, and every installed `latentdebias.plugins` entry point.
+
+    Modules are found as `python -m` would find them: in the working folder first.
+    """
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     for entry in importlib.metadata.entry_points(group=PLUGIN_GROUP):
         entry.load()
     for module in modules:

@@ -9,8 +9,9 @@ import latentdebias
 
 PACKAGE = Path(latentdebias.__file__).parent
 LAYERS = [
+    {"distributed"},
     {"errors"},
-    {"registry", "distributed", "digits"},
+    {"registry", "files", "digits"},
     {"diffusion", "backbones", "autoencoders", "data"},
     {"sampling"},
     {"evaluation", "export"},

@@ -11,7 +11,9 @@ import webdataset
 from tqdm import tqdm
 
 from latentdebias.data import LatentShards
+from latentdebias.data.batches import DataOptions, LatentBatches, plan_batches
 from latentdebias.data.encoding import finalize
+from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.shards import Plan
 from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError, run_tool
@@ -39,6 +41,7 @@ def bench_data(num: int) -> None:
         _write_samples(num, shards, arrays)
         readers: dict[str, Callable[[], Iterator[int]]] = {
             "LatentShards, shuffled": lambda: _read_indexed(shards),
+            "LatentBatches, noise included": lambda: _read_batches(shards),
             "webdataset .decode()": lambda: _read_webdataset(shards),
             "one .npy per sample, shuffled": lambda: _read_arrays(arrays),
         }
@@ -86,6 +89,14 @@ def _read_indexed(directory: Path) -> Iterator[int]:
         indices = order[start : start + BATCH]
         moments, _ = shards.read(indices, np.zeros(len(indices), bool))
         yield len(moments)
+
+
+def _read_batches(directory: Path) -> Iterator[int]:
+    shards, plan = LatentShards(directory), plan_batches(0, BATCH, None, 0, 1)
+    normalization = LatentNormalization((0.0,) * LATENT_SHAPE[0], (1.0,) * LATENT_SHAPE[0])
+    batches = LatentBatches(shards, plan, DataOptions(shards=str(directory)), normalization)
+    for step in range(-(-len(shards) // BATCH)):
+        yield min(len(batches[step].latents), len(shards) - step * BATCH)
 
 
 def _read_webdataset(directory: Path) -> Iterator[int]:

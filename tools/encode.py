@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from pydantic import Field
+from devices import default_device, open_device
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
@@ -26,13 +27,13 @@ class EncodeOptions:
 
     images: str
     out: str
-    resolution: Annotated[int, Field(ge=1)]
+    resolution: PositiveInt
     vae: str = DEFAULT_AUTOENCODER
     flip: bool = False
     dtype: Literal["fp32", "bf16"] = "fp32"
-    samples_per_shard: Annotated[int, Field(ge=1)] = 8192
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    workers: Annotated[int, Field(ge=0)] | None = None
+    samples_per_shard: PositiveInt = 8192
+    batch_size: PositiveInt = 32
+    workers: NonNegativeInt | None = None
     max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
     device: str | None = None
 
@@ -46,13 +47,14 @@ def main() -> None:
         return
     options = _parse_options()
     rank, world_size = distributed.rank(), distributed.world_size()
-    device = options.device or (f"cuda:{distributed.local_rank()}" if torch.cuda.is_available() else "cpu")
+    device = open_device(options.device or default_device(distributed.local_rank()))
+    images, autoencoder = find_images(options.images), load_autoencoder(options.vae, device, DTYPES[options.dtype])
     _share_cores()
     # The same image must give the same bytes on every run.
     torch.backends.cudnn.deterministic = True
     manifest = encode_images(
-        find_images(options.images),
-        load_autoencoder(options.vae, device, DTYPES[options.dtype]),
+        images,
+        autoencoder,
         Path(options.out),
         resolution=options.resolution,
         flips=options.flip,
@@ -71,7 +73,7 @@ def main() -> None:
 
 def _share_cores() -> None:
     """Divide the cores among this machine's processes: forwards that fight for them are many times slower."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
+    processes = distributed.local_world_size()
     if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
@@ -102,11 +104,12 @@ def _read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path!r} cannot be read ({error}). Pass a YAML file of options.") from None
-    if not isinstance(values, dict):
-        raise UserError(f"--config {path!r} is no mapping of options. Write lines such as 'resolution: 256'.")
+        values = dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+    # dict() raises the last two on what is no mapping, and the codec a ValueError on what is no text.
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(
+            f"--config {path!r} cannot be read as YAML ({error}). Write lines such as 'resolution: 256'."
+        ) from None
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 

@@ -3,74 +3,46 @@
 
 import argparse
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from sampling_arguments import add_sampling_arguments, draw_options, open_model
-from torch import Tensor
+from devices import open_device
+from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
 
-from latentdebias.autoencoders import load_autoencoder
-from latentdebias.data import find_images
-from latentdebias.data.preprocess import decode_image
+from latentdebias.autoencoders import Autoencoder, load_autoencoder
 from latentdebias.errors import run_tool
 from latentdebias.evaluation import (
     EXTRACTORS,
     METRICS,
+    DrawnImages,
+    EvenlySpaced,
     Extractor,
-    ImageBatch,
     ImageSource,
-    NpzImages,
     SamplingProtocol,
     evaluate,
     extract,
     open_images,
     record_of,
+    resolution_of,
 )
-from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_in_turn
+from latentdebias.files import check_output_file
+from latentdebias.registry import load_plugins
+from latentdebias.sampling.images import labels_in_turn
 
 MAX_SAMPLES = 50_000
-
-
-@dataclass(frozen=True)
-class DrawnImages:
-    """Samples of a model as an `ImageSource`, drawn as they are asked for."""
-
-    sampler: ImageSampler
-    labels: Tensor
-    options: DrawOptions
-
-    @property
-    def count(self) -> int:
-        return len(self.labels)
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.sampler.num_classes or None
-
-    def __iter__(self) -> Iterator[ImageBatch]:
-        start = 0
-        for images in self.sampler.draw(self.labels, self.options):
-            yield ImageBatch(images, self.labels[start : start + len(images)])
-            start += len(images)
+LoadAutoencoder = Callable[[str], Autoencoder]
 
 
 def main() -> None:
+    load_plugins(())
     arguments = _parse()
+    out = arguments.out or _default_out(arguments)
+    check_output_file(out)
+    vae = functools.partial(load_autoencoder, device=open_device(arguments.device))
+    samples, reference, sampling = (_drawn if arguments.model else _found)(arguments, vae)
     metrics = [METRICS.build(name) for name in arguments.metrics.split(",")]
-    options = draw_options(arguments)
-    model = open_model(arguments) if arguments.model else None
-    extractor = _extractor(arguments, model and model.config.autoencoder.id)
-    resolution = model.config.resolution if model else _resolution_of(_image_folder(arguments.samples))
-    vae = functools.partial(load_autoencoder, device=arguments.device)
-    reference = open_images(arguments.reference, resolution, vae)
-    samples: ImageSource
-    if model:
-        labels = labels_in_turn(list(range(max(model.config.num_classes, 1))), _count(arguments, reference))
-        samples = DrawnImages(model.image_sampler(arguments.vae), labels, options)
-    else:
-        samples = open_images(str(_image_folder(arguments.samples)), resolution, vae)
-    scored = extract(samples, extractor, arguments.num or samples.count, "samples", samples.num_classes)
+    extractor = _extractor(arguments, sampling)
+    scored = extract(samples, extractor, samples.count, "samples", samples.num_classes)
     references = extract(reference, extractor, reference.count, "reference", reference.num_classes)
     record = record_of(
         evaluate(scored, references, metrics),
@@ -80,9 +52,8 @@ def main() -> None:
         samples_path=str(arguments.model or arguments.samples),
         reference_path=arguments.reference,
         extractor=extractor.identity,
-        sampling=_protocol(arguments, options, model.config.autoencoder.id) if model else None,
+        sampling=sampling,
     )
-    out = arguments.out or Path(arguments.model or arguments.samples) / "evaluation.json"
     record.write(out)
     print(f"{record.line()}\nwritten to {out}")
 
@@ -93,23 +64,43 @@ def _parse() -> argparse.Namespace:
     samples.add_argument("--model", type=Path, metavar="DIR", help="a model directory, whose samples are drawn here")
     samples.add_argument("--samples", type=Path, metavar="DIR", help="images that exist: a folder or an .npz")
     parser.add_argument("--reference", required=True, metavar="DIR_OR_SHARDS", help="images, latent shards or an .npz")
-    parser.add_argument("--num", type=int, metavar="N", help="samples; default as many as references, at most 50,000")
+    num = "samples, evenly over the classes; default all, or as many as references and at most 50,000 of a model"
+    parser.add_argument("--num", type=positive, metavar="N", help=num)
     parser.add_argument("--metrics", default=",".join(METRICS.names()), help="default: all that apply")
     parser.add_argument("--extractor", help=f"one of {', '.join(EXTRACTORS.names())}; default: digits for its demo")
     parser.add_argument("--inception-weights", metavar="PATH", help="default: torch's hub cache")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: evaluation.json beside what is scored")
+    out = "default: evaluation.json in the folder of samples, MODEL.evaluation.json beside a model or file"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     add_sampling_arguments(parser)
     return parser.parse_args()
 
 
-def _extractor(arguments: argparse.Namespace, vae: str | None) -> Extractor:
-    name = arguments.extractor or ("digits" if vae == "digits" else "inception")
-    spec = {"name": name, "weights": arguments.inception_weights} if name == "inception" else name
-    return EXTRACTORS.build(spec).load().to(arguments.device)
+def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, ImageSource, SamplingProtocol]:
+    """What the model draws, as many of each class, and the reference at its resolution."""
+    model, options = open_model(arguments)
+    reference = open_images(arguments.reference, model.config.resolution, vae)
+    count = arguments.num or min(reference.count, MAX_SAMPLES)
+    labels = labels_in_turn(parse_classes(None, model), count)
+    protocol = SamplingProtocol.of(arguments.model, options, model.config.autoencoder.id)
+    return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 
-def _count(arguments: argparse.Namespace, reference: ImageSource) -> int:
-    return arguments.num or min(reference.count, MAX_SAMPLES)
+def _found(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, ImageSource, None]:
+    """Images that exist, and the reference at their resolution."""
+    path = str(_image_folder(arguments.samples))
+    resolution = resolution_of(path)
+    samples = open_images(path, resolution, vae)
+    reference = open_images(arguments.reference, resolution, vae)
+    return EvenlySpaced(samples, arguments.num) if arguments.num else samples, reference, None
+
+
+def _default_out(arguments: argparse.Namespace) -> Path:
+    """Beside a model directory, not in it: the next export replaces the directory with all it holds."""
+    if arguments.model:
+        model = arguments.model.absolute()
+        return model.with_name(f"{model.name}.evaluation.json")
+    samples = arguments.samples
+    return samples / "evaluation.json" if samples.is_dir() else samples.with_suffix(".evaluation.json")
 
 
 def _image_folder(samples: Path) -> Path:
@@ -117,22 +108,10 @@ def _image_folder(samples: Path) -> Path:
     return samples / "images" if (samples / "images").is_dir() else samples
 
 
-def _resolution_of(samples: Path) -> int:
-    """The side of the first image, to which the references are brought as well."""
-    if samples.suffix == ".npz":
-        return next(iter(NpzImages(str(samples), batch_size=1))).images.shape[-1]
-    return min(decode_image(find_images(str(samples)).images[0].read()).size)
-
-
-def _protocol(arguments: argparse.Namespace, options: DrawOptions, vae: str) -> SamplingProtocol:
-    return SamplingProtocol(
-        model=str(arguments.model),
-        sampler=str(options.sampler),
-        steps=options.steps,
-        guidance=options.guidance,
-        seed=options.seed,
-        vae=vae,
-    )
+def _extractor(arguments: argparse.Namespace, sampling: SamplingProtocol | None) -> Extractor:
+    name = arguments.extractor or ("digits" if sampling and sampling.vae == "digits" else "inception")
+    spec = {"name": name, "weights": arguments.inception_weights} if name == "inception" else name
+    return EXTRACTORS.build(spec).load().to(arguments.device)
 
 
 if __name__ == "__main__":

@@ -1,40 +1,55 @@
 """The options by which images are drawn from a model directory, shared by sample.py and evaluate.py."""
 
 import argparse
+from typing import get_args
 
-import torch
+from devices import default_device, open_device
 
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.export import LoadedModel, load_model
 from latentdebias.registry import validate
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.images import DrawOptions
+from latentdebias.sampling.guidance import Precision
+from latentdebias.sampling.images import DrawOptions, check_draw
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DrawOptions()
     parser.add_argument("--sampler", default=defaults.sampler, help=f"one of {', '.join(SAMPLERS.names())}")
     parser.add_argument("--steps", default=defaults.steps, metavar="N")
-    parser.add_argument("--guidance", default=defaults.guidance, metavar="S", help="1: none")
+    guidance = f"1: none; default {defaults.guidance}, and 1 for a model without classes"
+    parser.add_argument("--guidance", metavar="S", help=guidance)
     parser.add_argument("--seed", default=defaults.seed, metavar="N")
     parser.add_argument("--batch-size", default=defaults.batch_size, metavar="N", help="does not change the images")
+    parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
 
 
-def draw_options(arguments: argparse.Namespace) -> DrawOptions:
-    """The options as given; `UserError` for an unknown sampler or a number out of range."""
-    SAMPLERS.build(arguments.sampler)
-    names = ("sampler", "steps", "guidance", "seed", "batch_size")
-    return validate(DrawOptions, {name: getattr(arguments, name) for name in names}, "the options given")
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
 
 
-def open_model(arguments: argparse.Namespace) -> LoadedModel:
-    return load_model(arguments.model, arguments.device)
+def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
+    """The model, and the options to draw from it; `UserError` where they are none, or do not suit the model."""
+    model = load_model(arguments.model, open_device(arguments.device))
+    names = ("sampler", "steps", "seed", "batch_size", "precision")
+    given = {name: getattr(arguments, name) for name in names}
+    if arguments.guidance is not None:
+        given["guidance"] = arguments.guidance
+    elif model.config.num_classes == 0:
+        given["guidance"] = 1
+    options = validate(DrawOptions, given, "the options given")
+    SAMPLERS.build(options.sampler)
+    check_draw(options, model.diffusion, model.config.num_classes)
+    return model, options
 
 
 def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
-    """Class numbers of `3,7` or of names; all of them by default, [0] of an unconditional model."""
+    """Classes `3,7` by name, else by number; all of them by default, [0] of an unconditional model."""
     count, names = model.config.num_classes, model.config.class_names
     if text is None:
         return list(range(max(count, 1)))
@@ -44,9 +59,10 @@ def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
 
 
 def _parse_class(text: str, count: int, names: list[str]) -> int:
-    if text.isdigit() and int(text) < count:
-        return int(text)
+    # Names first: sorted as text, the folder "2" of twelve numbered ones is class 4.
     if text in names:
         return names.index(text)
+    if text.isascii() and text.isdigit() and int(text) < count:
+        return int(text)
     choices = legal_choices(text, names) if len(names) <= 20 else ""
     raise UserError(f"--classes {text!r} is no class of this model, which has 0 to {count - 1}. {choices}".rstrip())

@@ -13,12 +13,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, metavar="NAME_OR_PATH", help="a path, or a name found in configs/")
     parser.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", dest="overrides")
+    parser.add_argument("--export", action="store_true", help="only write the model directory of the newest checkpoint")
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher; not needed")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
     shards = prepare(config)
     start_distributed()
-    Run(config, shards).train()
+    run = Run(config, shards)
+    if arguments.export:
+        run.export()
+    else:
+        run.train()
     stop_distributed()
 
 

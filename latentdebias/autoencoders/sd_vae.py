@@ -1,5 +1,6 @@
 """The autoencoders of Stable Diffusion and its kin: any `diffusers.AutoencoderKL`, by hub id or local folder."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -62,6 +63,20 @@ def load_autoencoder(
         folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
     )
     return Autoencoder(vae, _identity(id_or_dir, folder, vae.config), device)
+
+
+def load_this_autoencoder(made_with: AutoencoderIdentity, id_or_dir: str, device: torch.device | str) -> Autoencoder:
+    """The autoencoder that latents were made with, from wherever it is now.
+
+    Raises `UserError` where what is found there differs in weights, scale or shape.
+    """
+    autoencoder = load_autoencoder(id_or_dir, device)
+    if dataclasses.replace(autoencoder.identity, id=made_with.id) != made_with:
+        raise UserError(
+            f"Autoencoder {id_or_dir!r} is not the one these latents were made with: it is {autoencoder.identity}, and "
+            f"they come from {made_with}. Say where that one is: --vae ID_OR_DIR"
+        )
+    return autoencoder
 
 
 def _autoencoder_folder(id_or_dir: str) -> Path:

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from timm.layers import Mlp, PatchEmbed, build_sincos2d_pos_embed
 from timm.layers.attention import Attention
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, unpatchify
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_patches, register_with_timm
+from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_heads, check_patches, register_with_timm
+from latentdebias.errors import UserError
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -108,14 +110,17 @@ class DiT(nn.Module):
 class DiTSpec(BackboneSpec):
     """A DiT of any size."""
 
-    width: int
-    depth: int
-    heads: int
-    patch_size: int = 2
-    mlp_ratio: float = 4.0
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    patch_size: PositiveInt = 2
+    mlp_ratio: PositiveFloat = 4.0
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> DiT:
         check_patches(img_size, self.patch_size)
+        check_heads(self.width, self.heads)
+        if self.width % 4:
+            raise UserError(f"width {self.width} is not a multiple of 4, which sine-cosine positions need.")
         return DiT(self, img_size, in_chans, num_classes, out_chans or in_chans)
 
 

@@ -20,14 +20,17 @@ class SinusoidTime(nn.Module):
         nn.init.normal_(second.weight, std=0.02)
 
     def forward(self, t: Tensor) -> Tensor:
-        """`(B,)`, on the scale of 1000 steps -> `(B, width)`."""
+        """`(B,)` -> `(B, width)`."""
         steps = torch.arange(self.FREQUENCIES, dtype=torch.float32, device=t.device) / self.FREQUENCIES
         angles = t.float()[:, None] * torch.exp(-math.log(10_000) * steps)
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
 
 
 class TableTime(nn.Module):
-    """A learned vector for each whole step, as in Min-SNR's ViT: 4000 rows, of which a schedule uses the first T."""
+    """A learned vector for each whole step, as in Min-SNR's ViT: 4000 rows, of which a schedule uses the first T.
+
+    A schedule of more than 4000 steps does not fit it.
+    """
 
     ROWS = 4000
 

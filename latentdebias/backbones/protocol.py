@@ -14,8 +14,9 @@ from latentdebias.registry import Registry
 class BackboneSpec(ABC):
     """A backbone's options, without the shapes that the data decides.
 
-    The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` on the scale of
-    1000 steps, labels `(B,)` int64 with `num_classes` as the null class (or None); it returns `(B, out_chans, H, W)`.
+    The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` as
+    `Diffusion.model_time` gives them, labels `(B,)` int64 with `num_classes` as the null class, or None for it
+    throughout. It returns `(B, out_chans, H, W)`.
     """
 
     @abstractmethod
@@ -36,6 +37,12 @@ def check_patches(img_size: int, patch_size: int) -> None:
         raise UserError(
             f"Patches of {patch_size} do not tile latents of side {img_size}; choose a patch size that divides it."
         )
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise `UserError` unless the heads share the width evenly."""
+    if width % heads:
+        raise UserError(f"heads {heads} do not divide width {width}; choose a number of heads that does.")
 
 
 def register_with_timm(name: str) -> None:

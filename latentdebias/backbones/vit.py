@@ -1,17 +1,19 @@
 """Plain vision transformers as denoisers: time and class enter as two more tokens (Min-SNR, section 4.1)."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
+from pydantic import PositiveInt
 from timm.layers.attention import AttentionRope
 from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, TableTime, unpatchify
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_patches, register_with_timm
+from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_heads, check_patches, register_with_timm
 from latentdebias.errors import UserError, legal_choices
 
 TimeEmbedding = Literal["sinusoid", "table"]
@@ -96,7 +98,7 @@ class TimmViT(BackboneSpec):
     """
 
     timm_name: str
-    patch_size: int = 2
+    patch_size: PositiveInt = 2
     pretrained: bool = False
     weights_file: str | None = None
     time_embedding: TimeEmbedding = "sinusoid"
@@ -119,6 +121,8 @@ class TimmViT(BackboneSpec):
         return replace(self, pretrained=False, weights_file=None)
 
     def _check_name(self) -> None:
+        if self.weights_file and not Path(self.weights_file).is_file():
+            raise UserError(f"weights_file {self.weights_file!r} does not exist; name a file, or leave it out.")
         architecture = self.timm_name.split(".")[0]
         if not timm.is_model(architecture):
             raise UserError(f"timm has no model {self.timm_name!r}. {legal_choices(architecture, _family_names())}")
@@ -138,14 +142,15 @@ def _family_names() -> list[str]:
 class DiffusionViT(BackboneSpec):
     """Min-SNR's vanilla ViT (table 6): pre-norm blocks, no skips, no final norm, a table of times."""
 
-    width: int
-    depth: int
-    heads: int
-    patch_size: int = 2
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    patch_size: PositiveInt = 2
     time_embedding: TimeEmbedding = "table"
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
         check_patches(img_size, self.patch_size)
+        check_heads(self.width, self.heads)
         vit = VisionTransformer(
             img_size=img_size,
             patch_size=self.patch_size,

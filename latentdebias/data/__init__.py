@@ -2,7 +2,7 @@
 
 from latentdebias.data.encoding import LatentEncoder, encode_images
 from latentdebias.data.images import ImageSet, find_images
-from latentdebias.data.reader import LatentShards, missing_shards_message
+from latentdebias.data.reader import LatentShards
 from latentdebias.data.shards import Manifest, read_manifest
 from latentdebias.data.verify import verify
 
@@ -13,7 +13,6 @@ __all__ = [
     "Manifest",
     "encode_images",
     "find_images",
-    "missing_shards_message",
     "read_manifest",
     "verify",
 ]

@@ -8,9 +8,11 @@ counter-based generator keyed by (seed, p). So workers, ranks, resumes and micro
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,13 +28,13 @@ class DataOptions:
 
     shards: str
     vae: str | None = None
-    resolution: int | None = None
-    latent_shape: tuple[int, int, int] | None = None
-    num_classes: int | None = None
+    resolution: PositiveInt | None = None
+    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    num_classes: NonNegativeInt | None = None
     normalization: NormalizationKind = "channel"
     flip: bool = False
-    label_drop: float = 0.1
-    workers: int = 0
+    label_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
+    workers: NonNegativeInt = 2
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,8 @@ class LatentBatches(Dataset[Batch]):
     def __init__(
         self, shards: LatentShards, plan: BatchPlan, options: DataOptions, normalization: LatentNormalization
     ) -> None:
+        check_flip(options, shards)
         self.shards, self.plan, self.options, self.normalization = shards, plan, options, normalization
-        if options.flip and not shards.manifest.flips:
-            raise UserError(
-                f"data.flip is on, and {options.shards} holds no mirrored views; encode it again with --flip, or --set "
-                f"data.flip=false"
-            )
 
     def __getitem__(self, micro_step: int) -> Batch:
         positions = self.plan.positions(micro_step)
@@ -146,6 +144,15 @@ class LatentBatches(Dataset[Batch]):
         )
         for batch in loader:
             yield batch.to(device)
+
+
+def check_flip(options: DataOptions, shards: LatentShards) -> None:
+    """Raise `UserError` where mirrored views are asked for and the set holds none."""
+    if options.flip and not shards.manifest.flips:
+        raise UserError(
+            f"data.flip is on, and {options.shards} holds no mirrored views; encode it again with --flip, or --set "
+            f"data.flip=false"
+        )
 
 
 @dataclass(frozen=True)

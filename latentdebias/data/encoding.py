@@ -29,12 +29,12 @@ from latentdebias.data.shards import (
     complete_summary,
     read_plan,
     shard_name,
-    write_errors,
     write_json,
 )
 from latentdebias.data.statistics import LatentSums
 from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError
+from latentdebias.files import write_errors
 
 
 class LatentEncoder(Protocol):

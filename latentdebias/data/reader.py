@@ -12,6 +12,7 @@ from latentdebias.data.shards import (
     NPY_HEADER,
     PLAN,
     Manifest,
+    Plan,
     ShardRecord,
     complete_summary,
     index_path,
@@ -23,20 +24,22 @@ from latentdebias.data.shards import (
 from latentdebias.errors import UserError
 
 MAX_OPEN_SHARDS = 256
-MAX_LISTED = 20
+MAX_LISTED = 10
 NPY_MAGIC = b"\x93NUMPY"
 
 
 class LatentShards:
     """A finished shard set, checked against its manifest and read by sample number.
 
-    `UserError` names exactly the files that are missing, cut short or zeroed, and the command that makes them.
-    `vae` and `resolution` serve that message where the directory cannot tell them.
+    `UserError` names the files that are missing, cut short or zeroed, and the command that makes them. `vae`,
+    `resolution` and `flips` serve that command where the directory holds no plan.
     """
 
-    def __init__(self, directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None) -> None:
+    def __init__(
+        self, directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None, flips: bool = False
+    ) -> None:
         self.directory = Path(directory)
-        if message := missing_shards_message(self.directory, vae, resolution):
+        if message := missing_shards_message(self.directory, vae, resolution, flips):
             raise UserError(message)
         self.manifest: Manifest = read_manifest(self.directory)
         self.latent_shape = self.manifest.latent_shape
@@ -93,45 +96,54 @@ def missing_shards_message(
 ) -> str:
     """What `directory` lacks to be a finished shard set, and the command that makes it; empty if it lacks nothing."""
     directory = Path(directory)
-    if not (directory / MANIFEST).exists():
-        return f"{_unfinished(directory)} Make them with: {_command(directory, vae, resolution, ' --flip' * flips)}"
+    if (directory / MANIFEST).exists():
+        return _unusable(directory)
+    if (directory / PLAN).exists():
+        return _unfinished(directory)
+    fault = f"{directory} holds no {MANIFEST}, so it is no set of latent shards"
+    if not directory.is_dir():
+        fault = f"the folder {directory} does not exist"
+    command = _command(directory, vae, resolution or "N", " --flip" * flips)
+    return f"Latent shards: {fault}. Make them with: {command}"
+
+
+def _unusable(directory: Path) -> str:
     manifest = read_manifest(directory)
     faults = [fault for shard in manifest.shards if (fault := _fault(directory, shard, manifest))]
     if not faults:
         return ""
-    extra = f" --samples-per-shard {manifest.samples_per_shard}" + (" --flip" if manifest.flips else "")
-    command = _command(directory, manifest.autoencoder["id"], manifest.resolution, extra)
     return (
         f"Latent shards in {directory}: {len(faults)} of {len(manifest.shards)} are unusable: {listed(faults)}. "
-        f"Delete what is left of them, and make them again with: {command}"
+        f"Delete what is left of them, and make them again with: {_command_of(directory, manifest)}"
     )
 
 
 def _unfinished(directory: Path) -> str:
-    if not directory.is_dir():
-        return f"Latent shards: the folder {directory} does not exist."
-    if not (directory / PLAN).exists():
-        return f"Latent shards: {directory} holds no {MANIFEST}, so it is no set of latent shards."
     plan = read_plan(directory)
     names = [shard_name(shard) for shard in range(plan.num_shards)]
     missing = [name for name in names if not complete_summary(directory, name)]
     return (
-        f"Latent shards: {directory} is not finished ({MANIFEST} is missing); "
-        f"{len(missing)} of {plan.num_shards} shards are still to be made: {listed(missing) or 'none'}."
+        f"Latent shards: {directory} is not finished ({MANIFEST} is missing); {len(missing)} of {plan.num_shards} "
+        f"shards are still to be made: {listed(missing) or 'none'}. "
+        f"Make them with: {_command_of(directory, plan)}"
     )
 
 
 def listed(items: list[str]) -> str:
     """The first items, and how many more there are: a message stays readable with thousands of shards."""
-    more = [f"and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
+    more = [f"... and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
     return "; ".join([*items[:MAX_LISTED], *more])
 
 
-def _command(directory: Path, vae: str, resolution: int | None, extra: str) -> str:
-    return (
-        f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae {vae} "
-        f"--resolution {resolution or 'N'}{extra}"
-    )
+def _command_of(directory: Path, plan: Plan) -> str:
+    """The command that `plan` came from: in a folder that was begun, any other is refused."""
+    options = f" --samples-per-shard {plan.samples_per_shard}"
+    options += " --flip" * plan.flips + " --dtype bf16" * (plan.precision == "bfloat16")
+    return _command(directory, plan.autoencoder["id"], plan.resolution, options)
+
+
+def _command(directory: Path, vae: str, resolution: int | str, options: str) -> str:
+    return f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae {vae} --resolution {resolution}{options}"
 
 
 def _fault(directory: Path, shard: ShardRecord, manifest: Manifest) -> str:

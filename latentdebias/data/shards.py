@@ -6,18 +6,16 @@ so a shard whose summary exists is complete. `plan.json` is written before the f
 
 import dataclasses
 import json
-import os
-import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from latentdebias.data.statistics import LatentSums
 from latentdebias.errors import UserError
+from latentdebias.files import publish
 from latentdebias.registry import validate
 
 FORMAT_VERSION = 1
@@ -153,46 +151,6 @@ def read_manifest(directory: Path) -> Manifest:
 def write_json(path: Path, record: Plan | ShardSummary) -> None:
     """Write a record as JSON; equal records give equal bytes."""
     publish(path, (json.dumps(dataclasses.asdict(record), indent=1) + "\n").encode())
-
-
-def publish(path: Path, data: bytes) -> None:
-    """Write a file that is never seen half-written: temporary name, fsync, rename."""
-    temporary = temporary_path(path)
-    try:
-        with write_errors(path), temporary.open("wb") as file:
-            file.write(data)
-            rename_synced(file, temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def temporary_path(path: Path) -> Path:
-    """A name beside `path` that no other process uses."""
-    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-
-
-def rename_synced(file: BinaryIO, temporary: Path, path: Path) -> None:
-    """Rename `temporary`, open as `file`, once its bytes are on disk; then make the rename itself durable."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write (disk full, no permission) into a `UserError`; what was published before stays."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing half-written was left under that name; mend "
-            f"the cause and run the same command again: it goes on after the shards that are complete."
-        ) from None
 
 
 def _read(cls: type[T], path: Path) -> T:

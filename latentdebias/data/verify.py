@@ -11,14 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from latentdebias.data.images import NO_LABEL
-from latentdebias.data.reader import listed, missing_shards_message
+from latentdebias.data.reader import LatentShards, listed
 from latentdebias.data.shards import (
     LATENT_DTYPE,
     NPY_HEADER,
     Manifest,
     ShardRecord,
     index_path,
-    read_manifest,
     tar_path,
 )
 from latentdebias.errors import UserError
@@ -26,9 +25,7 @@ from latentdebias.errors import UserError
 
 def verify(directory: Path) -> Manifest:
     """Check every sha256, size, count, index entry and number in `directory`; `UserError` lists all that is wrong."""
-    if message := missing_shards_message(directory):
-        raise UserError(message)
-    manifest = read_manifest(directory)
+    manifest = LatentShards(directory).manifest
     faults: list[str] = []
     if (total := sum(shard.count for shard in manifest.shards)) != manifest.count:
         faults.append(f"the manifest counts {manifest.count} samples and its shards {total}")

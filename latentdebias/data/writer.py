@@ -18,17 +18,14 @@ from latentdebias.data.shards import (
     Rejection,
     ShardSummary,
     index_path,
-    publish,
-    rename_synced,
     sample_key,
     shard_name,
     summary_path,
     tar_path,
-    temporary_path,
-    write_errors,
     write_json,
 )
 from latentdebias.data.statistics import LatentSums
+from latentdebias.files import publish, rename_synced, temporary_path, write_errors
 
 
 class ShardWriter:

@@ -29,6 +29,7 @@ TARGET_OF_PREDICTION_TYPE = {
 # A weight above this is one that only the guard on SNR keeps finite (cosine's largest real one, inv_snr, is 4e8).
 UNBOUNDED = 1e10
 UNEVEN = 100
+RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 class Diffusion:
@@ -65,6 +66,9 @@ class Diffusion:
         The target is read from `scheduler.config.prediction_type`. Raises `UserError` for a scheduler with neither.
         """
         config = scheduler.config
+        _refuse_other_noise_levels(scheduler)
+        if config.get("use_flow_sigmas", False):
+            return cls(Flow(shift=float(config.flow_shift)), "flow", weighting, timesteps)
         if hasattr(scheduler, "alphas_cumprod"):
             prediction_type = config.prediction_type
             if prediction_type not in TARGET_OF_PREDICTION_TYPE:
@@ -72,12 +76,7 @@ class Diffusion:
                 raise UserError(f"The scheduler's prediction_type {prediction_type!r} is no target. {choices}")
             schedule: Schedule = Table(table=tuple(scheduler.alphas_cumprod.double().tolist()))
             return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], weighting, timesteps)
-        if "shift" in config and not config.get("use_dynamic_shifting", False):
-            return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps)
-        raise UserError(
-            f"{type(scheduler).__name__} has neither alphas_cumprod nor a fixed flow-matching shift, so its noise "
-            f"schedule cannot be read; pass a DDPM, DDIM, DPM-Solver, UniPC or FlowMatchEulerDiscrete scheduler."
-        )
+        return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps)
 
     def spec(self) -> dict[str, Any]:
         """The four parts as plain data; `Diffusion(**spec)` is the same process."""
@@ -207,6 +206,23 @@ class Diffusion:
                 stacklevel=3,
             )
         return 1 / mean if self.weighting.normalize == "mean" else 1.0
+
+
+def _refuse_other_noise_levels(scheduler: Any) -> None:
+    """Raise `UserError` for a diffusers scheduler whose noise levels are neither a table nor the plain flow path."""
+    config, name = scheduler.config, type(scheduler).__name__
+    flow = config.get("use_flow_sigmas", False) or "shift" in config
+    if not flow and not hasattr(scheduler, "alphas_cumprod"):
+        raise UserError(
+            f"{name} has neither alphas_cumprod nor a flow-matching shift, so its noise schedule cannot be read; "
+            f"pass a DDPM, DDIM, DPM-Solver, UniPC or FlowMatchEulerDiscrete scheduler."
+        )
+    respaced = [key for key in RESPACED_SIGMAS if config.get(key, False)]
+    if flow and (respaced or config.num_train_timesteps != 1000):
+        raise UserError(
+            f"{name} with {', '.join(respaced) or 'num_train_timesteps other than 1000'} has a noise schedule that "
+            f"cannot be read; pass a scheduler with a fixed shift and 1000 training timesteps."
+        )
 
 
 def over_batch(scale: Tensor, like: Tensor) -> Tensor:

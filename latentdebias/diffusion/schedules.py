@@ -4,8 +4,10 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from latentdebias.registry import Registry
@@ -28,7 +30,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def model_time(self, t: Tensor) -> Tensor:
-        """The time that the network is told, on the scale of 1000 steps: `(B,)` -> `(B,)`."""
+        """The time that the network is told, the step's number or 1000 sigma: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def from_model_time(self, time: Tensor) -> Tensor:
@@ -39,6 +41,7 @@ class Schedule(ABC):
         """Every timestep `(T,)` of a discrete schedule, a fine grid with both ends of a continuous one."""
 
 
+Beta = Annotated[float, Field(gt=0, lt=1)]
 SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
@@ -49,7 +52,7 @@ class DiscreteSchedule(Schedule):
     `zero_terminal_snr` rescales sqrt(alphas_cumprod) so that it ends at 0 (Lin et al. 2023, algorithm 1).
     """
 
-    num_timesteps: int = 1000
+    num_timesteps: PositiveInt = 1000
     zero_terminal_snr: bool = False
 
     @abstractmethod
@@ -102,8 +105,8 @@ def _rescale_to_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
 class Linear(DiscreteSchedule):
     """beta linear in t (Ho et al. 2020); the Debias paper's schedule."""
 
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
 
     def betas(self) -> Tensor:
         return torch.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=torch.float64)
@@ -114,8 +117,8 @@ class Linear(DiscreteSchedule):
 class ScaledLinear(DiscreteSchedule):
     """sqrt(beta) linear in t (Stable Diffusion, Rombach et al. 2022)."""
 
-    beta_start: float = 0.00085
-    beta_end: float = 0.012
+    beta_start: Beta = 0.00085
+    beta_end: Beta = 0.012
 
     def betas(self) -> Tensor:
         root = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps, dtype=torch.float64)
@@ -141,8 +144,8 @@ class Cosine(DiscreteSchedule):
 class Sigmoid(DiscreteSchedule):
     """beta a sigmoid in t over [-6, 6] between its two ends (GeoDiff, Xu et al. 2022)."""
 
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
+    beta_start: Beta = 1e-4
+    beta_end: Beta = 0.02
 
     def betas(self) -> Tensor:
         curve = torch.linspace(-6, 6, self.num_timesteps, dtype=torch.float64).sigmoid()
@@ -172,7 +175,7 @@ class Flow(Schedule):
     sigma = shift t / (1 + (shift - 1) t)   (Esser et al. 2024, eq. 23); the network is told 1000 sigma.
     """
 
-    shift: float = 1.0
+    shift: PositiveFloat = 1.0
 
     def _sigma(self, t: Tensor) -> Tensor:
         return self.shift * t / (1 + (self.shift - 1) * t)

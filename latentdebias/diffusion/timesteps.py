@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from latentdebias.registry import Registry
@@ -47,7 +48,7 @@ class LogitNormal(TimestepSampler):
     """sigmoid of a normal variable: more training in the middle (Esser et al. 2024, eq. 19)."""
 
     mean: float = 0.0
-    std: float = 1.0
+    std: PositiveFloat = 1.0
 
     def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))

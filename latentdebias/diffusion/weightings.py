@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion.targets import TARGETS, Target
@@ -59,7 +60,7 @@ class Weighting(ABC):
     """
 
     space: str = "target"
-    max_weight: float | None = None
+    max_weight: PositiveFloat | None = None
     normalize: Literal["mean"] | None = None
 
     @abstractmethod
@@ -128,7 +129,7 @@ class MinSnr(Weighting):
     """min(SNR, gamma) on x0, with gamma = 5 (Min-SNR, section 3.4)."""
 
     space: str = "x0"
-    gamma: float = 5.0
+    gamma: PositiveFloat = 5.0
 
     def weight(self, level: NoiseLevel) -> Tensor:
         return level.snr.clamp(max=self.gamma)
@@ -140,7 +141,7 @@ class SoftMinSnr(Weighting):
     """SNR gamma / (SNR + gamma) on x0: the smooth form of min_snr (HDiT, Crowson et al. 2024)."""
 
     space: str = "x0"
-    gamma: float = 5.0
+    gamma: PositiveFloat = 5.0
 
     def weight(self, level: NoiseLevel) -> Tensor:
         return self.gamma / (1 + self.gamma / level.snr)

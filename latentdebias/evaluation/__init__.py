@@ -1,11 +1,21 @@
 """Scores of images in pixel space: FID, KID, Inception score, class accuracy, and their protocol."""
 
 from latentdebias.evaluation.class_accuracy import ClassAccuracy
+from latentdebias.evaluation.drawn import DrawnImages
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
 from latentdebias.evaluation.features import Features, FeatureSet
 from latentdebias.evaluation.fid import FID
-from latentdebias.evaluation.images import FolderImages, ImageBatch, ImageSource, NpzImages, ShardImages, open_images
+from latentdebias.evaluation.images import (
+    EvenlySpaced,
+    FolderImages,
+    ImageBatch,
+    ImageSource,
+    NpzImages,
+    ShardImages,
+    open_images,
+    resolution_of,
+)
 from latentdebias.evaluation.inception_score import InceptionScore
 from latentdebias.evaluation.kid import KID
 from latentdebias.evaluation.metric import METRICS, Metric
@@ -17,6 +27,8 @@ __all__ = [
     "KID",
     "METRICS",
     "ClassAccuracy",
+    "DrawnImages",
+    "EvenlySpaced",
     "Extractor",
     "FeatureSet",
     "Features",
@@ -33,4 +45,5 @@ __all__ = [
     "extract",
     "open_images",
     "record_of",
+    "resolution_of",
 ]

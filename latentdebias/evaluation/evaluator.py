@@ -23,8 +23,9 @@ def extract(
 ) -> FeatureSet:
     """Features and logits of the first `limit` images (None: of all), whatever their batch size.
 
-    Class folders and their shards are in the order of the classes, so a limit there takes the first classes.
-    `num_classes` is how many classes the images' labels are of. Raises `UserError` where there are no images.
+    Class folders and their shards are in the order of the classes, so a limit there takes the first classes;
+    `EvenlySpaced` takes images of all. `num_classes` is how many classes the images' labels are of.
+    Raises `UserError` where there are no images.
     """
     digest = hashlib.sha256()
     parts: list[Features] = []

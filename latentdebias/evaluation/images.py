@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from latentdebias.autoencoders import to_uint8
 from latentdebias.data.images import ImageSet, SourceImage, find_images
 from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.reader import LatentShards
-from latentdebias.data.shards import MANIFEST
+from latentdebias.data.shards import MANIFEST, read_manifest
 from latentdebias.errors import UserError
 
 
@@ -72,6 +74,47 @@ def open_images(
     return FolderImages(path, resolution, batch_size)
 
 
+def resolution_of(path: str) -> int:
+    """The side of the images at `path` in pixels, of image files that of the first; `UserError` if it is unusable."""
+    if (Path(path) / MANIFEST).is_file():
+        return read_manifest(Path(path)).resolution
+    if path.endswith(".npz"):
+        return NpzImages(path).resolution
+    with _usable(path, find_images(path).images[0]) as image:
+        return min(image.size)
+
+
+@dataclass(frozen=True)
+class EvenlySpaced:
+    """`count` images of a source at equal distances, so of all its classes, whose images stand together.
+
+    `UserError` where the source holds fewer.
+    """
+
+    source: ImageSource
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count > self.source.count:
+            raise UserError(
+                f"{self.count} images are asked for, and there are {self.source.count}; ask for at most that: --num N."
+            )
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.source.num_classes
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        chosen = torch.arange(self.count) * self.source.count // self.count
+        start = 0
+        for batch in self.source:
+            end = start + len(batch.images)
+            rows = chosen[(chosen >= start) & (chosen < end)] - start
+            if len(rows):
+                yield ImageBatch(batch.images[rows], None if batch.labels is None else batch.labels[rows])
+            start = end
+
+
 @dataclass(frozen=True)
 class FolderImages:
     """Image files as `latentdebias.data.images.find_images` lists them: class folders, one folder, or tars.
@@ -106,15 +149,22 @@ class FolderImages:
 
     def _pixels(self, source: SourceImage) -> np.ndarray:
         """uint8 (resolution, resolution, 3)."""
-        try:
-            if source.fault:
-                raise ValueError(source.fault)
-            return centre_crop(decode_image(source.read()), self.resolution)
-        # Pillow's readers raise whatever the bytes lead them to, struct.error and SyntaxError among it.
-        except Exception as error:
-            raise UserError(
-                f"Cannot score {self.path}: its image {source.name!r} is unusable ({error}). Remove or replace it."
-            ) from error
+        with _usable(self.path, source) as image:
+            return centre_crop(image, self.resolution)
+
+
+@contextmanager
+def _usable(path: str, source: SourceImage) -> Iterator[Image.Image]:
+    """The decoded image, in a block whose failures are a `UserError`."""
+    try:
+        if source.fault:
+            raise ValueError(source.fault)
+        yield decode_image(source.read())
+    # Pillow's readers raise whatever the bytes lead them to, struct.error and SyntaxError among it.
+    except Exception as error:
+        raise UserError(
+            f"Cannot score {path}: its image {source.name!r} is unusable ({error}). Remove or replace it."
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -153,6 +203,10 @@ class NpzImages:
     @property
     def count(self) -> int:
         return len(self._arrays[0])
+
+    @property
+    def resolution(self) -> int:
+        return min(self._arrays[0].shape[1:3])
 
     @property
     def num_classes(self) -> int | None:

@@ -3,15 +3,15 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentdebias.errors import UserError
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metric import METRICS, Metric
+from latentdebias.files import publish
+from latentdebias.sampling.images import DrawOptions
 
 LIBRARIES = ("torch", "torchmetrics", "torch-fidelity", "diffusers", "timm", "latentdebias")
 
@@ -37,7 +37,21 @@ class SamplingProtocol:
     guidance: float
     seed: int
     vae: str
+    precision: str = "fp32"
     ema: bool = True
+
+    @classmethod
+    def of(cls, model: Path, options: DrawOptions, vae: str) -> "SamplingProtocol":
+        """The protocol of images drawn from the model directory `model` and decoded by the autoencoder `vae`."""
+        return cls(
+            model=str(model),
+            sampler=str(options.sampler),
+            steps=options.steps,
+            guidance=options.guidance,
+            seed=options.seed,
+            vae=vae,
+            precision=options.precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,15 +76,7 @@ class ProtocolRecord:
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all; `UserError` where `path` cannot be written."""
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        unfinished = path.with_name(f"{path.name}.tmp")
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            os.replace(unfinished, path)
-        except OSError as error:
-            raise UserError(
-                f"Cannot write the record {path} ({error.strerror}). Make its folder writable and score again."
-            ) from error
+        publish(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
     def line(self) -> str:
         """The scores and the protocol on one printable line."""
@@ -80,7 +86,9 @@ class ProtocolRecord:
         if self.sampling is not None:
             s = self.sampling
             weights = "EMA" if s.ema else "no EMA"
-            parts.append(f"{s.sampler} {s.steps} steps, guidance {s.guidance:g}, seed {s.seed}, {weights}")
+            parts.append(
+                f"{s.sampler} {s.steps} steps, guidance {s.guidance:g}, seed {s.seed}, {s.precision}, {weights}"
+            )
             parts.append(f"VAE {s.vae}")
         parts.append(f"extractor {self.extractor}")
         parts.append(", ".join(f"{name} {version}" for name, version in self.versions.items()))

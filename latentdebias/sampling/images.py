@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 from tqdm import tqdm
@@ -19,22 +18,36 @@ from latentdebias.diffusion.schedules import DiscreteSchedule
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 from latentdebias.sampling.generate import generate
-from latentdebias.sampling.guidance import Guided
+from latentdebias.sampling.guidance import Guided, Precision
 from latentdebias.sampling.samplers import SAMPLERS
 
 SMALLEST_TILE = 96
-Positive = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawOptions:
-    """How images are drawn; guidance 1 is none."""
+    """How images are drawn; guidance 1 is none, and `precision` is that of the backbone."""
 
     sampler: Spec = "ddim"
-    steps: Positive = 50
+    steps: PositiveInt = 50
     guidance: float = 1.5
-    seed: Annotated[int, Field(ge=0)] = 0
-    batch_size: Positive = 64
+    seed: NonNegativeInt = 0
+    batch_size: PositiveInt = 64
+    precision: Precision = "fp32"
+
+
+def check_draw(options: DrawOptions, diffusion: Diffusion, num_classes: int) -> None:
+    """Raise `UserError` for more steps than the schedule has, and for guidance of an unconditional model."""
+    schedule = diffusion.schedule
+    if isinstance(schedule, DiscreteSchedule) and options.steps > schedule.num_timesteps:
+        raise UserError(
+            f"steps is {options.steps}, and the model's schedule has {schedule.num_timesteps}; choose at most that."
+        )
+    if num_classes == 0 and options.guidance != 1:
+        raise UserError(
+            f"guidance is {options.guidance}, and this model is unconditional: without classes there is nothing to "
+            f"guide towards. Use guidance 1."
+        )
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,11 @@ class ImageSampler:
     def draw(self, labels: Tensor, options: DrawOptions) -> Iterator[Tensor]:
         """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
 
-        Raises `UserError` for more steps than the schedule has, and for guidance of an unconditional model.
+        Raises `UserError` where `check_draw` does.
         """
-        self._check(options)
+        check_draw(options, self.diffusion, self.num_classes)
         latents = generate(
-            Guided(self.backbone, options.guidance, self.num_classes),
+            Guided(self.backbone, options.guidance, self.num_classes, options.precision),
             self.diffusion,
             SAMPLERS.build(options.sampler),
             labels.to(self.autoencoder.device),
@@ -69,18 +82,6 @@ class ImageSampler:
                 images = to_uint8(self.autoencoder.decode(self.normalization.denormalize(z))).cpu()
                 progress.update(len(images))
                 yield images
-
-    def _check(self, options: DrawOptions) -> None:
-        schedule = self.diffusion.schedule
-        if isinstance(schedule, DiscreteSchedule) and options.steps > schedule.num_timesteps:
-            raise UserError(
-                f"steps is {options.steps}, and the model's schedule has {schedule.num_timesteps}; choose at most that."
-            )
-        if self.num_classes == 0 and options.guidance != 1:
-            raise UserError(
-                f"guidance is {options.guidance}, and this model is unconditional: without classes there is nothing to "
-                f"guide towards. Use guidance 1."
-            )
 
 
 def save_grid(images: Tensor, columns: int, path: Path) -> None:

@@ -7,6 +7,7 @@ and renames the folder to `step-N`. A folder without a valid `COMMIT.json` is no
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from deepspeed.utils.tensor_fragment import fragment_address
 
 from latentdebias import distributed
 from latentdebias.errors import UserError
+from latentdebias.files import publish, sync_folder
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine
 
@@ -31,8 +33,14 @@ class SafeCheckpointEngine(TorchCheckpointEngine):
     """DeepSpeed's own file format, unpickled with tensors, plain data and three DeepSpeed classes only."""
 
     def load(self, path: str, map_location: Any = None) -> Any:
-        with torch.serialization.safe_globals([ZeroStageEnum, LossScaler, fragment_address]):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        try:
+            with torch.serialization.safe_globals([ZeroStageEnum, LossScaler, fragment_address]):
+                return torch.load(path, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path} holds more than weights and plain data, and was not opened: {str(error).splitlines()[0]} It "
+                f"is no checkpoint of this project; delete its folder to resume from the one before."
+            ) from None
 
 
 class Checkpoints:
@@ -51,7 +59,8 @@ class Checkpoints:
         final = self.directory / f"step-{step:08d}"
         temporary = final.with_suffix(".tmp")
         if distributed.rank() == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for leftover in self.directory.glob("step-*.tmp"):
+                shutil.rmtree(leftover)
         torch.distributed.barrier()
         self.engine.deepspeed.save_checkpoint(str(self.directory), tag=temporary.name, save_latest=False)
         if distributed.rank() == self._ema_owner():
@@ -72,7 +81,10 @@ class Checkpoints:
             return 0
         commit = json.loads((found / COMMIT).read_text())
         self._refuse_other_settings(found, commit["settings"])
-        self.engine.deepspeed.load_checkpoint(str(self.directory), tag=found.name, load_lr_scheduler_states=False)
+        path, _ = self.engine.deepspeed.load_checkpoint(
+            str(self.directory), tag=found.name, load_lr_scheduler_states=False
+        )
+        assert path is not None, f"DeepSpeed found no checkpoint in {found}"
         self.ema.load(self._ema_path(found))
         return int(commit["step"])
 
@@ -99,12 +111,10 @@ class Checkpoints:
             "settings": self.settings,
             "sha256": {str(path.relative_to(temporary)): _sha256_synced(path) for path in files},
         }
-        with (temporary / COMMIT).open("w") as file:
-            json.dump(record, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
+        publish(temporary / COMMIT, (json.dumps(record, indent=1) + "\n").encode())
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
+        sync_folder(self.directory)
 
     def _prune(self) -> None:
         for path in self._committed()[: -self.keep]:

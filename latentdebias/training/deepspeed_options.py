@@ -1,7 +1,8 @@
 """The raw DeepSpeed options of a run, checked key by key, for DeepSpeed passes over a mistyped section in silence."""
 
-from collections.abc import Mapping
-from typing import Any
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import pydantic
 
@@ -18,54 +19,71 @@ OWNED = {
     "bf16": "training.precision",
     "fp16": "training.precision",
     "torch_autocast": "training.precision",
-}
-LEGAL = {
-    "activation_checkpointing",
-    "aio",
-    "autotuning",
-    "checkpoint",
-    "comet",
-    "comms_logger",
-    "communication_data_type",
-    "compile",
-    "compression_training",
-    "csv_monitor",
-    "data_efficiency",
-    "data_types",
-    "disable_allgather",
-    "disable_python_gc",
-    "dump_state",
-    "elasticity",
-    "flops_profiler",
-    "gradient_allreduce_op",
-    "gradient_predivide_factor",
-    "hybrid_engine",
-    "log_level",
-    "memory_breakdown",
-    "monitor_config",
-    "prescale_gradients",
-    "seq_parallel_communication_data_type",
-    "sparse_gradients",
-    "steps_per_print",
-    "tensor_parallel",
-    "tensorboard",
-    "timers",
-    "wall_clock_breakdown",
-    "wandb",
-    "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer",
-    "zero_optimization",
+    "checkpoint": "training.checkpoint_every",
+    "tensorboard": "training.log_every",
 }
 
 
-def check_options(raw: Mapping[str, Any], zero_options: type[pydantic.BaseModel]) -> None:
-    """Raise `UserError` for an unknown option, for one that the run config owns, and for a bad ZeRO section."""
+class FlopsProfiler(pydantic.BaseModel, extra="forbid"):
+    """DeepSpeed's `flops_profiler` section."""
+
+    enabled: bool = False
+    recompute_fwd_factor: float = 0.0
+    profile_step: int = 1
+    module_depth: int = -1
+    top_modules: int = 1
+    detailed: bool = True
+    output_file: str | None = None
+
+
+class ActivationCheckpointing(pydantic.BaseModel, extra="forbid"):
+    """DeepSpeed's `activation_checkpointing` section."""
+
+    partition_activations: bool = False
+    contiguous_memory_optimization: bool = False
+    cpu_checkpointing: bool = False
+    number_checkpoints: int | None = None
+    synchronize_checkpoint_boundary: bool = False
+    profile: bool = False
+
+
+class RawOptions(pydantic.BaseModel, extra="forbid"):
+    """The options that a run config may pass through; sections that DeepSpeed models itself are added to them."""
+
+    activation_checkpointing: ActivationCheckpointing | None = None
+    flops_profiler: FlopsProfiler | None = None
+    communication_data_type: Literal["fp16", "bf16", "fp32"] | None = None
+    seq_parallel_communication_data_type: Literal["fp16", "bf16", "fp32"] | None = None
+    gradient_allreduce_op: Literal["mean", "sum"] | None = None
+    gradient_predivide_factor: float = 1.0
+    prescale_gradients: bool = False
+    sparse_gradients: bool = False
+    disable_allgather: bool = False
+    dump_state: bool = False
+    memory_breakdown: bool = False
+    wall_clock_breakdown: bool = False
+    steps_per_print: int | None = None
+    zero_allow_untested_optimizer: bool = False
+    zero_force_ds_cpu_optimizer: bool = False
+
+
+def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.BaseModel]]) -> None:
+    """Raise `UserError` for an unknown option at any level, a bad value, and one that the run config owns.
+
+    `sections` holds DeepSpeed's own models of further sections, `zero_optimization` among them.
+    """
     for key in raw:
         if key in OWNED:
             raise UserError(f"deepspeed.{key} is set by this project's own option: use {OWNED[key]} instead.")
-        if key not in LEGAL:
-            raise UserError(f"Unknown key 'deepspeed.{key}'. {legal_choices(key, LEGAL)}")
-    _check_section("deepspeed.zero_optimization", raw.get("zero_optimization", {}), zero_options)
+    fields: dict[str, Any] = {name: (section, None) for name, section in sections.items()}
+    _check("deepspeed", raw, pydantic.create_model("Options", __base__=RawOptions, **fields))
+    zero = raw.get("zero_optimization", {})
+    for offload in ("offload_optimizer", "offload_param"):
+        if (zero.get(offload) or {}).get("device") == "nvme":
+            raise UserError(
+                f"deepspeed.zero_optimization.{offload}.device is 'nvme', where the EMA and the checks of the weights "
+                f"cannot reach the weights; use 'cpu' or 'none'."
+            )
 
 
 def zero_stage(raw: Mapping[str, Any]) -> int:
@@ -73,16 +91,25 @@ def zero_stage(raw: Mapping[str, Any]) -> int:
     return int(raw.get("zero_optimization", {}).get("stage", 0))
 
 
-def _check_section(where: str, values: Any, section: type[pydantic.BaseModel]) -> None:
+def _check(where: str, values: Any, section: type[pydantic.BaseModel]) -> None:
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be a mapping of options, and is {values!r}.")
-    legal = {field.alias or name for name, field in section.model_fields.items()}
-    for key in values:
+    legal = {field.alias or name: field for name, field in section.model_fields.items()}
+    for key, value in values.items():
         if key not in legal:
             raise UserError(f"Unknown key '{where}.{key}'. {legal_choices(key, legal)}")
+        for inner in _models_in(legal[key].annotation):
+            if value is not None:
+                _check(f"{where}.{key}", value, inner)
     try:
         section(**values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *map(str, first["loc"])])
         raise UserError(f"Bad value {first['input']!r} for {place!r}: {first['msg']}.") from None
+
+
+def _models_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, pydantic.BaseModel):
+            yield candidate

@@ -9,34 +9,38 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.data.batches import BatchPlan
+from latentdebias.errors import UserError
 from latentdebias.training.deepspeed_options import check_options, zero_stage
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.utils import safe_get_full_fp32_param
 
 Precision = Literal["fp32", "bf16"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerOptions:
     """AdamW with a linear warm-up to a constant learning rate."""
 
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_steps: int = 0
+    lr: PositiveFloat = 1e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    warmup_steps: NonNegativeInt = 0
 
     def lr_at(self, step: int) -> float:
         """The learning rate of step number `step`, which counts from 0."""
@@ -44,16 +48,26 @@ class OptimizerOptions:
 
 
 def start_distributed() -> None:
-    """Join the launcher's process group, or make one of a single process."""
+    """Join the launcher's process group, or make one of a single process.
+
+    Raises `UserError` under srun without MASTER_ADDR and MASTER_PORT.
+    """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    distributed.become_single_process()
+    try:
+        distributed.export_launcher_variables()
+    except KeyError as missing:
+        raise UserError(
+            f"srun started {distributed.world_size()} processes, and {missing} is not set; export MASTER_ADDR (the "
+            f"first host of `scontrol show hostnames`) and MASTER_PORT (a free port) before srun."
+        ) from None
     # Else every CPU run compiles a shared-memory all-reduce first, which needs a C++ compiler; gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     cuda = torch.cuda.is_available()
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     if cuda:
-        torch.cuda.set_device(distributed.local_rank())
-    else:
+        # srun may show each process one device of its own.
+        torch.cuda.set_device(distributed.local_rank() % torch.cuda.device_count())
+    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
+    if not cuda:
         # Ranks that share a machine's cores slow each other down many times over when each takes all of them.
         torch.set_num_threads(max(1, torch.get_num_threads() // distributed.local_world_size()))
 
@@ -65,7 +79,7 @@ def stop_distributed() -> None:
 
 def check_deepspeed_options(raw: Mapping[str, Any]) -> None:
     """Raise `UserError` for a raw DeepSpeed option that DeepSpeed would not know or that this project sets."""
-    check_options(raw, DeepSpeedZeroConfig)
+    check_options(raw, {"zero_optimization": DeepSpeedZeroConfig, "comms_logger": CommsLoggerConfig})
 
 
 class Engine:

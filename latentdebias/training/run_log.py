@@ -7,6 +7,8 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from latentdebias.files import publish
+
 LOG = "log.jsonl"
 
 
@@ -23,7 +25,8 @@ class RunLog:
         if self._path.exists():
             lines = self._path.read_text().splitlines()
             kept = [line for line in lines if 0 <= _step_of(line) <= step]
-            self._path.write_text("".join(f"{line}\n" for line in kept))
+            if kept != lines:
+                publish(self._path, "".join(f"{line}\n" for line in kept).encode())
 
     def advance(self) -> None:
         self._bar.update()

@@ -1,12 +1,13 @@
 """Pictures while training: a guided grid drawn with the EMA weights, from the same seed each time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
-from latentdebias.sampling.images import DrawOptions, ImageSampler, Positive, labels_by_class, save_grid
+from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_by_class, save_grid
 
 MAX_CLASSES = 10
 
@@ -15,14 +16,19 @@ MAX_CLASSES = 10
 class SamplingOptions(DrawOptions):
     """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
 
-    per_class: Positive = 4
+    per_class: PositiveInt = 4
+
+    def for_classes(self, num_classes: int) -> "SamplingOptions":
+        """These options, without guidance where there are no classes to guide towards."""
+        return self if num_classes else replace(self, guidance=1.0)
 
 
 class SampleGrid:
     """Draws `samples/step-N.png`: up to ten classes, a row each."""
 
     def __init__(self, directory: Path, sampler: ImageSampler, options: SamplingOptions) -> None:
-        self.directory, self.sampler, self.options = directory, sampler, options
+        self.directory, self.sampler = directory, sampler
+        self.options = options.for_classes(sampler.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         self.sampler.backbone.load_state_dict(weights)

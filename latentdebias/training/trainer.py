@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
@@ -19,25 +19,23 @@ from latentdebias.training.engine import Engine, OptimizerOptions, Precision
 from latentdebias.training.loss_meter import LossMeter
 from latentdebias.training.run_log import RunLog
 
-Positive = Annotated[int, Field(gt=0)]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """The `training` section of a run config; `batch_size` is global, `grad_clip` 0 does not clip."""
 
-    steps: Positive
-    batch_size: Positive
-    micro_batch_size: Positive | None = None
-    seed: int = 0
+    steps: PositiveInt
+    batch_size: PositiveInt
+    micro_batch_size: PositiveInt | None = None
+    seed: NonNegativeInt = 0
     precision: Precision = "bf16"
-    grad_clip: float = 1.0
-    ema_decay: float = 0.9999
-    log_every: Positive = 100
-    checkpoint_every: Positive = 10_000
-    keep_checkpoints: Positive = 2
-    sample_every: int = 0
-    export_every: int = 0
+    grad_clip: NonNegativeFloat = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    log_every: PositiveInt = 100
+    checkpoint_every: PositiveInt = 10_000
+    keep_checkpoints: PositiveInt = 2
+    sample_every: NonNegativeInt = 0
+    export_every: NonNegativeInt = 0
 
 
 @dataclass

@@ -4,10 +4,12 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 import webdataset
 from torch.utils.data import DataLoader
 
-from latentdebias.data import LatentShards, missing_shards_message, reader
+from latentdebias.data import LatentShards, reader
+from latentdebias.data.reader import missing_shards_message
 from latentdebias.errors import UserError
 
 
@@ -135,6 +137,32 @@ def test_an_unfinished_set_lists_the_shards_to_be_made(encode):
     directory = encode(rank=0, world_size=2)
     message = missing_shards_message(directory, "pool", 32)
     assert "2 of 5 shards are still to be made: shard-000001; shard-000003." in message
+
+
+def test_the_command_for_an_unfinished_set_is_that_of_its_plan_whatever_the_config_says(encode, make_encoder):
+    halves = make_encoder()
+    halves.dtype = torch.bfloat16
+    directory = encode(encoder=halves, rank=0, world_size=2)
+    with pytest.raises(UserError) as caught:
+        LatentShards(directory, "other/vae", 256)
+    assert f"--out {directory} --vae pool --resolution 32 --samples-per-shard 5 --flip --dtype bf16" in str(
+        caught.value
+    )
+    assert "other/vae" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_command_for_a_set_never_begun_asks_for_the_flips_that_are_wanted(tmp_path, flips):
+    with pytest.raises(UserError) as caught:
+        LatentShards(tmp_path / "none", "pool", 32, flips)
+    assert ("--resolution 32 --flip" in str(caught.value)) == flips
+
+
+def test_of_many_missing_shards_ten_are_named(encode):
+    message = missing_shards_message(encode(samples_per_shard=1, rank=20, world_size=21))
+    assert "20 of 21 shards are still to be made" in message
+    assert "shard-000009; ... and 10 more." in message
+    assert "shard-000010" not in message
 
 
 def test_a_complete_set_lacks_nothing(encode):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from latentdebias.data import LatentShards, encode_images, find_images
 from latentdebias.errors import UserError
-from latentdebias.evaluation import FolderImages, NpzImages, ShardImages, open_images
+from latentdebias.evaluation import EvenlySpaced, FolderImages, NpzImages, ShardImages, open_images, resolution_of
 
 
 def picture(seed, width=8, height=8):
@@ -160,3 +160,43 @@ def test_open_images_tells_the_sources_apart(shards, tmp_path):
     assert asked == []
     assert isinstance(open_images(str(shards), 8, load), ShardImages)
     assert asked == ["halving"]
+
+
+def class_folders(folder, classes, per_class):
+    for number in range(classes * per_class):
+        save(folder / f"{number // per_class:02d}" / f"{number:03d}.png", picture(number))
+    return FolderImages(str(folder), resolution=8, batch_size=4)
+
+
+def test_evenly_spaced_images_are_of_all_classes(tmp_path):
+    source = class_folders(tmp_path, classes=5, per_class=6)
+    spaced = EvenlySpaced(source, 10)
+    images, labels = all_of(spaced)
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert torch.equal(images, all_of(source)[0][::3])
+    assert (spaced.count, spaced.num_classes) == (10, 5)
+
+
+@pytest.mark.parametrize("count", [1, 7, 29, 30])
+def test_evenly_spaced_images_are_as_many_as_asked_for_and_none_twice(tmp_path, count):
+    images, _ = all_of(EvenlySpaced(class_folders(tmp_path, classes=5, per_class=6), count))
+    assert len({image.numpy().tobytes() for image in images}) == len(images) == count
+
+
+def test_more_images_than_there_are_is_an_error_of_the_user(tmp_path):
+    with pytest.raises(UserError, match="7 images are asked for, and there are 6"):
+        EvenlySpaced(class_folders(tmp_path, classes=2, per_class=3), 7)
+
+
+def test_the_resolution_is_that_of_the_images(shards, tmp_path):
+    save(tmp_path / "wide" / "0.png", picture(0, width=20, height=10))
+    np.savez(tmp_path / "samples.npz", picture(0, width=12, height=12)[None])
+    assert resolution_of(str(tmp_path / "wide")) == 10
+    assert resolution_of(str(tmp_path / "samples.npz")) == 12
+    assert resolution_of(str(shards)) == 8
+
+
+def test_an_unusable_first_image_has_no_resolution(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"no image at all")
+    with pytest.raises(UserError, match=r"'0\.png' is unusable"):
+        resolution_of(str(tmp_path))

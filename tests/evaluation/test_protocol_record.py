@@ -1,11 +1,13 @@
 import importlib.metadata
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from latentdebias.errors import UserError
 from latentdebias.evaluation import METRICS, FeatureSet, ProtocolRecord, SamplingProtocol, record_of
+from latentdebias.sampling.images import DrawOptions
 
 
 def feature_set(count, sha256):
@@ -67,10 +69,17 @@ def test_the_line_tells_every_setting(record):
     assert "\n" not in line
     for part in ("fid 2.081", "kid 0.001235", "1000 samples", "1797 of digits/", "bbbbbbbbbbbb", "ddim 50 steps"):
         assert part in line
-    for part in ("guidance 1.5", "seed 11", "EMA", "VAE sd-vae-ft-mse", "digits sha256:cc", "torchmetrics 1"):
+    for part in ("guidance 1.5", "seed 11", "fp32", "EMA", "VAE sd-vae-ft-mse", "digits sha256:cc", "torchmetrics 1"):
         assert part in line
 
 
 def test_found_images_have_no_sampling_settings(record):
     found = ProtocolRecord(**{**vars(record), "sampling": None})
     assert "guidance" not in found.line()
+
+
+def test_the_protocol_is_that_of_the_options():
+    options = DrawOptions(sampler="heun", steps=7, guidance=2.5, seed=3, batch_size=9, precision="bf16")
+    assert SamplingProtocol.of(Path("runs/model"), options, "digits") == SamplingProtocol(
+        model="runs/model", sampler="heun", steps=7, guidance=2.5, seed=3, vae="digits", precision="bf16"
+    )

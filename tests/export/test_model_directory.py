@@ -64,7 +64,7 @@ def test_saving_again_replaces_the_whole_directory(model_dir, backbone):
 
 
 def test_another_autoencoder_is_refused(model_dir, tiny_vae_dir):
-    with pytest.raises(UserError, match="not the one this model was trained with"):
+    with pytest.raises(UserError, match="not the one these latents were made with"):
         latentdebias.load_model(model_dir).image_sampler(str(tiny_vae_dir))
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -34,3 +35,26 @@ def test_guidance_1_runs_the_conditional_half_only():
 
 def test_an_unconditional_model_gets_no_labels():
     assert (Guided(LabelIsTheAnswer(), guidance=1.0, null_class=0)(Z, TIME, LABELS) == -1).all()
+
+
+class Linear(nn.Module):
+    """Remembers the precision in which its product came out."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.dtypes = []
+
+    def forward(self, z, t, y=None):
+        product = self.layer(z)
+        self.dtypes.append(product.dtype)
+        return product
+
+
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+@pytest.mark.parametrize(("precision", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_network_runs_in_its_precision_and_answers_in_fp32(guidance, precision, inside):
+    model = Linear()
+    out = Guided(model, guidance, null_class=10, precision=precision)(Z, TIME, LABELS)
+    assert model.dtypes == [inside]
+    assert out.dtype == torch.float32

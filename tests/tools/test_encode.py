@@ -1,3 +1,4 @@
+import importlib
 import os
 import runpy
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from latentdebias.data import LatentShards
@@ -43,6 +45,8 @@ def contents(directory):
 @pytest.fixture
 def main(monkeypatch):
     """Run the tool in this process, which saves the seconds that imports take."""
+
+    monkeypatch.syspath_prepend(ROOT / "tools")
 
     def run_here(*arguments):
         monkeypatch.setattr(sys, "argv", ["encode.py", *map(str, arguments)])
@@ -100,7 +104,7 @@ def test_kill_9_then_rerun_gives_the_bytes_of_an_unbroken_run(workplace):
 def test_two_ranks_give_the_bytes_of_one(workplace):
     arguments = ("--config", workplace / "encode.yaml", "--out", workplace / "ranks", "--batch-size", "2")
     torchrun = start(*arguments, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
-    srun = start(*arguments, "--local_rank=1", SLURM_PROCID="1", SLURM_NTASKS="2", SLURM_LOCALID="1")
+    srun = start(*arguments, "--local_rank=1", SLURM_PROCID="1", SLURM_STEP_NUM_TASKS="2", SLURM_LOCALID="1")
     for process in (torchrun, srun):
         code, _, err = finish(process)
         assert code == 0, err
@@ -116,13 +120,32 @@ def test_two_ranks_give_the_bytes_of_one(workplace):
         (["--images", "IMAGES", "--out", "OUT", "--resolution", "32", "--vae", "./none"], "Autoencoder './none'"),
         (["--config", "TYPO", "--out", "OUT"], "Did you mean 'batch_size'"),
         (["--config", "nowhere.yaml", "--out", "OUT"], "'nowhere.yaml' cannot be read"),
+        (["--images", "IMAGES", "--out", "OUT", "--resolution", "32", "--device", "foo"], "--device 'foo' cannot be"),
+        (["--images", "IMAGES", "--out", "OUT", "--resolution", "32", "--device", "meta"], "Legal here: cpu"),
+        (["--config", "BINARY", "--out", "OUT"], "cannot be read as YAML"),
+        (["--config", "LIST", "--out", "OUT"], "cannot be read as YAML"),
         (["verify", "IMAGES"], "no set of latent shards"),
     ],
-    ids=["no images", "pipe", "no number", "no autoencoder", "typo", "no config", "verify"],
+    ids=[
+        "no images",
+        "pipe",
+        "no number",
+        "no autoencoder",
+        "typo",
+        "no config",
+        "device",
+        "no real device",
+        "binary",
+        "list",
+        "verify",
+    ],
 )
 def test_bad_input_is_one_paragraph_and_exit_code_2(workplace, tmp_path, main, capsys, arguments, message):
     (tmp_path / "typo.yaml").write_text(f"images: {workplace / 'images'}\nresolution: 32\nbatch-sise: 4\n")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
     places = {"OUT": tmp_path / "out", "IMAGES": workplace / "images", "TYPO": tmp_path / "typo.yaml"}
+    places |= {"BINARY": tmp_path / "binary.yaml", "LIST": tmp_path / "list.yaml"}
     with pytest.raises(SystemExit) as caught:
         main(*(places.get(word, word) for word in arguments))
     assert caught.value.code == 2
@@ -131,3 +154,30 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(workplace, tmp_path, main, c
     assert error.startswith("error: ")
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("devices")
+
+
+def test_more_processes_than_gpus_share_them_in_turn(devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [devices.default_device(local_rank) for local_rank in range(5)] == [f"cuda:{i}" for i in (0, 1, 0, 1, 0)]
+
+
+def test_without_a_gpu_every_process_takes_the_cpu(devices, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.default_device(3) == "cpu"
+
+
+def test_fp32_is_no_tf32_on_an_opened_device(devices):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        assert devices.open_device("cpu") == torch.device("cpu")
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,7 +1,19 @@
+import argparse
+import errno
+import importlib
+import importlib.metadata
+from dataclasses import dataclass, field
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from latentdebias import Diffusion
+from latentdebias.errors import UserError
+from latentdebias.sampling import SAMPLERS, sample_folder
+
+TOOLS = Path(__file__).parents[2] / "tools"
 SMALL = ["--steps", 3]
 
 
@@ -70,6 +82,14 @@ def test_a_second_call_replaces_its_own_images_and_leaves_others_alone(tool, mod
         (["--num", "0"], "at least 1"),
         (["--vae", "/nowhere/vae"], "/nowhere/vae"),
         (["--model", "/nowhere"], "no model directory"),
+        (["--num", "-5"], "at least 1"),
+        (["--per-class", "0"], "at least 1"),
+        (["--classes", "³"], "'³' is no class"),
+        (["--device", "foo"], "--device 'foo' cannot be used"),
+        (["--precision", "fp64"], "'precision'"),
+        (["--npz", "/nowhere/x.npz"], "no folder /nowhere"),
+        (["--npz", "x.npy"], "does not end in .npz"),
+        (["--out", "/dev/null/out"], "no folder /dev/null"),
     ],
 )
 def test_bad_input_is_code_2_and_writes_nothing(tool, model_dir, tmp_path, arguments, words):
@@ -78,3 +98,94 @@ def test_bad_input_is_code_2_and_writes_nothing(tool, model_dir, tmp_path, argum
     assert words in result.err
     assert "Traceback" not in result.err
     assert not (tmp_path / "out").exists()
+    assert not Path("/nowhere").exists()
+
+
+def test_a_draw_that_fails_midway_leaves_the_old_set(tool, model_dir, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert tool("sample", "--model", model_dir, "--num", 4, "--out", out, *SMALL).code == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    real, calls = sample_folder.save_png, []
+
+    def full(image, path):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(image, path)
+
+    monkeypatch.setattr(sample_folder, "save_png", full)
+    result = tool("sample", "--model", model_dir, "--num", 4, "--seed", 1, "--out", out, *SMALL)
+    assert result.code == 2
+    assert "No space left" in result.err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert not (out / "images.new").exists()
+
+
+def test_bf16_draws_nearly_the_same_images(tool, model_dir, tmp_path):
+    for precision in ("fp32", "bf16"):
+        arguments = ["--num", 4, "--precision", precision, "--out", tmp_path / precision, *SMALL]
+        assert tool("sample", "--model", model_dir, *arguments).code == 0
+    full, half = (np.stack(list(pngs(tmp_path / name / "images").values())).astype(int) for name in ("fp32", "bf16"))
+    assert 0 < np.abs(full - half).mean() < 5
+
+
+@pytest.mark.parametrize("name", ["sample", "evaluate"])
+def test_parts_of_installed_plugins_are_known(tool, monkeypatch, name):
+    class Entry:
+        def load(self):
+            monkeypatch.setitem(SAMPLERS._entries, "installed", SAMPLERS._entries["ddim"])
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Entry()])
+    assert "installed" in tool(name, "--help").out
+
+
+@dataclass(frozen=True)
+class Config:
+    num_classes: int
+    class_names: list[str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """As much of a model as the options are read against."""
+
+    config: Config
+    diffusion: Diffusion = field(default_factory=lambda: Diffusion("linear", "v"))
+
+
+@pytest.fixture
+def arguments_module(monkeypatch):
+    monkeypatch.syspath_prepend(TOOLS)
+    return importlib.import_module("sampling_arguments")
+
+
+def test_a_class_name_wins_over_the_same_number(arguments_module):
+    """Twelve folders named by number stand in the order of text: 0, 1, 10, 11, 2."""
+    model = Model(Config(12, sorted(str(number) for number in range(12))))
+    assert arguments_module.parse_classes("2, 10", model) == [4, 2]
+
+
+def test_a_class_without_a_name_goes_by_number(arguments_module):
+    assert arguments_module.parse_classes("2,10", Model(Config(12, []))) == [2, 10]
+    assert arguments_module.parse_classes("dog,0", Model(Config(2, ["cat", "dog"]))) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "given", "guidance"),
+    [(10, [], 1.5), (0, [], 1), (0, ["--guidance", "1"], 1), (10, ["--guidance", "3"], 3)],
+)
+def test_guidance_is_on_by_default_where_there_are_classes(arguments_module, monkeypatch, num_classes, given, guidance):
+    monkeypatch.setattr(arguments_module, "load_model", lambda directory, device: Model(Config(num_classes, [])))
+    parser = argparse.ArgumentParser()
+    arguments_module.add_sampling_arguments(parser)
+    _, options = arguments_module.open_model(argparse.Namespace(model="model", **vars(parser.parse_args(given))))
+    assert options.guidance == guidance
+
+
+def test_guidance_of_a_model_without_classes_is_refused(arguments_module, monkeypatch):
+    monkeypatch.setattr(arguments_module, "load_model", lambda directory, device: Model(Config(0, [])))
+    parser = argparse.ArgumentParser()
+    arguments_module.add_sampling_arguments(parser)
+    given = argparse.Namespace(model="model", **vars(parser.parse_args(["--guidance", "1.5"])))
+    with pytest.raises(UserError, match="unconditional"):
+        arguments_module.open_model(given)

@@ -8,6 +8,8 @@ import torch
 import yaml
 
 import latentdebias
+from latentdebias.build import prepare
+from latentdebias.config import load_config
 from latentdebias.errors import UserError
 
 STAGES = [0, 1, 2, 3]
@@ -203,7 +205,6 @@ def test_an_uncommitted_checkpoint_is_passed_over(make_run):
 def test_a_malicious_checkpoint_is_not_executed(make_run, tmp_path):
     """Committed with a valid checksum, as someone who gives away a run directory could."""
     import hashlib
-    import pickle
 
     run = make_run(stage(2))
     run.train()
@@ -219,7 +220,7 @@ def test_a_malicious_checkpoint_is_not_executed(make_run, tmp_path):
     commit = json.loads((newest / "COMMIT.json").read_text())
     commit["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     (newest / "COMMIT.json").write_text(json.dumps(commit))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(UserError, match="was not opened"):
         make_run(stage(2)).train()
     assert not trap.exists()
 
@@ -255,3 +256,85 @@ def test_a_scheduler_free_timm_vit_trains_under_zero_3(make_run):
     run.train()
     assert losses_of(run).keys() == {1, 2}
     latentdebias.load_model(run.run_dir / "model")
+
+
+def test_a_run_directory_in_use_is_refused(make_run, tmp_path):
+    import subprocess
+    import sys
+
+    run = make_run()
+    holder = (
+        f"import fcntl, sys; file = open({str(run.run_dir / 'lock')!r}, 'a+'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "print('process 7 on host', file=file, flush=True); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match="in use by process 7 on host"):
+            run.train()
+        process.stdin.close()
+    run.train()
+
+
+def test_a_model_is_exported_on_demand(make_run):
+    run = make_run("training.steps=2")
+    run.train()
+    weights = (run.run_dir / "model" / "model.safetensors").read_bytes()
+    (run.run_dir / "model" / "model.safetensors").unlink()
+    make_run("training.steps=100").export()
+    assert (run.run_dir / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_exporting_before_training_is_an_error(make_run):
+    with pytest.raises(UserError, match="no checkpoint to export"):
+        make_run().export()
+
+
+def test_parts_of_a_users_module_train_and_load_again(make_run, tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from latentdebias.diffusion import WEIGHTINGS, Weighting\n"
+        "@WEIGHTINGS.register('halved')\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Halved(Weighting):\n"
+        "    def weight(self, level):\n"
+        "        return 0.5 * level.alpha / level.alpha\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    run = make_run("imports=[my_parts]", "diffusion.weighting=halved", "training.steps=1")
+    run.train()
+    config = yaml.safe_load((run.run_dir / "model" / "config.yaml").read_text())
+    assert config["imports"] == ["my_parts"]
+    assert latentdebias.load_model(run.run_dir / "model").diffusion.loss_weight(torch.tensor([3])) == 0.5
+
+
+def test_batches_may_be_read_by_worker_processes(make_run, tmp_path):
+    alone, helped = (make_run(f"data.workers={n}", in_folder(tmp_path, f"workers{n}")) for n in (0, 2))
+    alone.train()
+    helped.train()
+    assert losses_of(helped) == losses_of(alone)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.batch_size=0", "greater than 0"),
+        ("training.ema_decay=2", "less than 1"),
+        ("optimizer.lr=-1", "greater than 0"),
+        ("data.label_drop=5", "less than or equal to 1"),
+        ("model.heads=5", "do not divide"),
+        ("model.depth=0", "greater than 0"),
+        ("diffusion.schedule.beta_end=2", "less than 1"),
+        ("sampling.steps=2000", "1000"),
+        ("training.micro_batch_size=3", "not a multiple"),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_starts(small_run, override, words):
+    with pytest.raises(UserError) as error:
+        prepare(load_config("digits_debias.yaml", [*small_run, override]))
+    assert words in str(error.value)
+
+
+def test_a_run_dir_that_cannot_be_made_is_refused(small_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        prepare(load_config("digits_debias.yaml", [*small_run, f"run_dir={tmp_path}/file/run"]))

@@ -1,0 +1,107 @@
+"""Files and folders that are never seen half-written: a temporary name, fsync, rename."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from latentdebias.errors import UserError
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all; `UserError` where it cannot be written."""
+    with published(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears as `path` once the block has succeeded; a failed write is a `UserError`."""
+    temporary = temporary_path(path)
+    with write_errors(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                rename_synced(file, temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def published_folder(path: Path) -> Iterator[Path]:
+    """An empty folder `path`.new to fill; it takes the place of `path` once the block has succeeded.
+
+    If the block fails, `path` is what it was. A failed write is a `UserError`.
+    """
+    fresh, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+    with write_errors(path):
+        if old.exists() and not path.exists():
+            old.rename(path)  # an earlier call was stopped between its two renames
+        shutil.rmtree(fresh, ignore_errors=True)
+        try:
+            fresh.mkdir(parents=True)
+            yield fresh
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                path.rename(old)
+            fresh.rename(path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+
+
+def rename_synced(file: BinaryIO, temporary: Path, path: Path) -> None:
+    """Rename `temporary`, open as `file`, once its bytes are on disk; then make the rename itself durable."""
+    file.flush()
+    os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the renames in a folder durable."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write (disk full, no permission) into a `UserError`; what was published before stays."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Nothing half-written was left under that name; mend "
+            f"the cause and run the same command again."
+        ) from None
+
+
+def check_output_file(path: Path) -> None:
+    """Raise `UserError` unless a file `path` can be made, or replaced, in a folder that exists."""
+    if path.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder. Name a file.")
+    _check_folder(path, path.absolute().parent)
+
+
+def check_output_folder(path: Path) -> None:
+    """Raise `UserError` unless the folder `path` can be written to, or made with the folders above it."""
+    _check_folder(path, next(above for above in (path.absolute(), *path.absolute().parents) if above.exists()))
+
+
+def _check_folder(path: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"Cannot write {path}: there is no folder {folder}. Make it with: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write {path}: the folder {folder} is not writable. Choose another path.")

@@ -1,0 +1,46 @@
+"""One run at a time in a run directory: a second one would write over the first one's checkpoints."""
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+from latentdebias import distributed
+from latentdebias.errors import UserError
+
+LOCK = "lock"
+
+
+@contextmanager
+def run_lock(run_dir: Path, device: torch.device) -> Iterator[None]:
+    """Hold `run_dir` for all ranks; `UserError` on every rank where another run holds it.
+
+    The lock goes with the process that holds it, so a killed run leaves none behind.
+    """
+    refusal: list[str | None] = [None]
+    file: TextIO | None = None
+    if distributed.rank() == 0:
+        file = (run_dir / LOCK).open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
+        except BlockingIOError:
+            file.seek(0)
+            refusal[0] = (
+                f"{run_dir} is in use by {file.read().strip() or 'another run'}, perhaps left over from a launcher "
+                f"that was stopped; end that one, or set another run_dir: --set run_dir=runs/NAME"
+            )
+    torch.distributed.broadcast_object_list(refusal, src=0, device=device)
+    try:
+        if refusal[0]:
+            raise UserError(refusal[0])
+        yield
+    finally:
+        if file is not None:
+            file.close()

@@ -1,0 +1,26 @@
+import pytest
+
+from latentdebias import Diffusion
+from latentdebias.errors import UserError
+from latentdebias.sampling.images import DrawOptions, check_draw
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule", "num_classes"),
+    [
+        (DrawOptions(steps=1000), "linear", 10),
+        (DrawOptions(steps=1001), "flow", 10),
+        (DrawOptions(guidance=1), "linear", 0),
+    ],
+)
+def test_what_can_be_drawn_passes(options, schedule, num_classes):
+    check_draw(options, Diffusion(schedule, "v"), num_classes)
+
+
+@pytest.mark.parametrize(
+    ("options", "num_classes", "words"),
+    [(DrawOptions(steps=1001), 10, "has 1000"), (DrawOptions(guidance=1.5), 0, "unconditional")],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_built(options, num_classes, words):
+    with pytest.raises(UserError, match=words):
+        check_draw(options, Diffusion("linear", "v"), num_classes)

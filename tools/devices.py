@@ -1,0 +1,27 @@
+"""The `--device` of a tool, and what fp32 means on it."""
+
+import torch
+
+from latentdebias.errors import UserError
+
+
+def default_device(local_rank: int = 0) -> str:
+    """This process's GPU, counted around where there are fewer GPUs than processes; `cpu` where there is none."""
+    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+
+
+def open_device(name: str) -> torch.device:
+    """The device `name`, tried out; `UserError` where torch has none of that name. From here on fp32 is never TF32."""
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()
+    # torch asserts on backends that it was built without.
+    except (RuntimeError, AssertionError) as error:
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"--device {name!r} cannot be used here ({reason}). Legal here: {', '.join(['cpu', *gpus])}."
+        ) from None
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return device
