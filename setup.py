@@ -3,7 +3,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DEMO = ["scikit-learn>=1.3"]
-TEST = [*DEMO, "pytest>=8", "pytest-timeout>=2.3"]
+DATASETS = ["datasets>=3"]
+TEST = [*DEMO, *DATASETS, "pytest>=8", "pytest-timeout>=2.3"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -26,6 +27,7 @@ setup(
         "braceexpand>=0.1.7",
         "huggingface_hub>=0.30",
         "einops>=0.8",
+        "fsspec[http]>=2023.1",
         "torchmetrics>=1.6",
         "torch-fidelity>=0.3",
         "scipy>=1.11",
@@ -37,5 +39,5 @@ setup(
         "tensorboard>=2.16",
         "tqdm>=4.66",
     ],
-    extras_require={"demo": DEMO, "test": TEST, "check": [*TEST, *CHECK]},
+    extras_require={"demo": DEMO, "datasets": DATASETS, "s3": ["s3fs"], "test": TEST, "check": [*TEST, *CHECK]},
 )

@@ -15,8 +15,10 @@ from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_thi
 from latentdebias.backbones import BACKBONES
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
-from latentdebias.data.batches import BatchPlan, LatentBatches, check_flip, plan_batches
+from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
+from latentdebias.data.cache import ShardCache
 from latentdebias.data.normalization import LatentNormalization
+from latentdebias.data.order import ORDERS
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
@@ -43,7 +45,7 @@ FREE_ON_RESUME = {
         "sample_every",
         "export_every",
     },
-    "data": {"shards", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
 }
 
 
@@ -90,7 +92,7 @@ def stated_shapes(config: RunConfig) -> Shapes | None:
 def open_shards(config: RunConfig) -> LatentShards:
     """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
     data = config.data
-    shards = LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
     manifest = shards.manifest
     stated = {
         "data.vae": (data.vae, manifest.autoencoder["id"]),
@@ -107,12 +109,26 @@ def open_shards(config: RunConfig) -> LatentShards:
     return shards
 
 
+def _local_shards(data: DataOptions) -> LatentShards:
+    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+
+
+def _remote_shards(data: DataOptions) -> LatentShards:
+    if data.cache is None:
+        raise UserError(
+            f"data.shards {data.shards!r} is an address, and its shards are read through local copies; name a folder "
+            f"for them, one a set: --set data.cache=FOLDER"
+        )
+    return ShardCache(data.shards, data.cache, int(data.cache_gb * 1e9)).open()
+
+
 def prepare(config: RunConfig) -> LatentShards:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     SAMPLERS.build(config.sampling.sampler)
+    ORDERS.build(config.data.order)
     if shapes is not None:
         _say(describe_model(config, shapes))
     shards = open_shards(config)

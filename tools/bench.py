@@ -1,60 +1,86 @@
-"""Measure rates on this machine: `bench.py data` compares ways of reading latents from local disk, files cached."""
+"""Measure rates on this machine: `bench.py data` (ways of reading latents), `bench.py encode` (the encoding job)."""
 
 import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import webdataset
+from bench_encode import add_encode_arguments, bench_encode
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import DataOptions, LatentBatches, plan_batches
 from latentdebias.data.encoding import finalize
+from latentdebias.data.epochs import EpochReader, IndexedReader, Share
 from latentdebias.data.normalization import LatentNormalization
+from latentdebias.data.order import BlockShuffle, FullShuffle
 from latentdebias.data.shards import Plan
+from latentdebias.data.streaming import StreamedShards
 from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError, run_tool
 
 LATENT_SHAPE = (4, 32, 32)
 SAMPLES_PER_SHARD = 4096
+SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
+WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser("data", help="latent shards, plain webdataset and .npy folders, samples/s")
-    data.add_argument("--num", type=int, default=20_000, help="samples (about 17 KB each, written twice)")
+    data = commands.add_parser(
+        "data", help="latent shards, plain webdataset, .npy folders and safetensors files, samples/s"
+    )
+    data.add_argument("--num", type=int, default=20_000, help="samples (about 18 KB each, written three times)")
+    encode = commands.add_parser("encode", help="the encoding job against the bare autoencoder, images/s")
+    add_encode_arguments(encode)
     options = parser.parse_args()
     if options.num < 1:
         raise UserError(f"--num {options.num} is too few. Legal here: 1 or more.")
-    bench_data(options.num)
+    if options.command == "encode":
+        bench_encode(options)
+    else:
+        bench_data(options.num)
 
 
 def bench_data(num: int) -> None:
-    """Print samples/s of one process for each reader over the same `num` random latents (fp16, 4x32x32)."""
+    """Print samples/s of one process for each reader over the same `num` random latents (fp16, 4x32x32), twice read."""
     with tempfile.TemporaryDirectory() as folder:
-        shards, arrays = Path(folder, "shards"), Path(folder, "arrays")
-        _write_samples(num, shards, arrays)
+        shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
+        _write_samples(num, shards, arrays, tensors)
         readers: dict[str, Callable[[], Iterator[int]]] = {
-            "LatentShards, shuffled": lambda: _read_indexed(shards),
+            "LatentShards, shuffle": lambda: _read_epoch(IndexedReader(LatentShards(shards), FullShuffle())),
+            "LatentShards, blocks": lambda: _read_epoch(IndexedReader(LatentShards(shards), BlockShuffle())),
             "LatentBatches, noise included": lambda: _read_batches(shards),
-            "webdataset .decode()": lambda: _read_webdataset(shards),
-            "one .npy per sample, shuffled": lambda: _read_arrays(arrays),
+            "StreamedShards": lambda: _read_epoch(StreamedShards(str(shards))),
+            WEBDATASET: lambda: _read_webdataset(shards),
+            ARRAYS: lambda: _read_arrays(arrays),
+            "safetensors of 10k, shuffled": lambda: _read_tensors(tensors),
         }
-        for name, read in readers.items():
-            sum(read())
-            start = time.perf_counter()
-            seen = sum(tqdm(read(), desc=name, leave=False))
-            rate = seen / (time.perf_counter() - start)
-            assert seen == num
-            print(f"{name:32s}{rate:12,.0f} samples/s")
+        rates = {name: _rate(name, read, num) for name, read in readers.items()}
+    print(f"{'one process, files cached':32s}{'samples/s':>12s}{'x webdataset':>14s}{'x .npy':>8s}")
+    for name, rate in rates.items():
+        print(f"{name:32s}{rate:12,.0f}{rate / rates[WEBDATASET]:14.1f}{rate / rates[ARRAYS]:8.1f}")
 
 
-def _write_samples(num: int, shards: Path, arrays: Path) -> None:
+def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:
+    """Samples/s of the second of two passes; a reader may leave out less than one batch."""
+    sum(read())
+    start = time.perf_counter()
+    seen = sum(tqdm(read(), desc=name, leave=False))
+    rate = seen / (time.perf_counter() - start)
+    assert num - BATCH < seen <= num, f"{name} read {seen} of {num} samples"
+    return rate
+
+
+def _write_samples(num: int, shards: Path, arrays: Path, tensors: Path) -> None:
     channels, height, width = LATENT_SHAPE
     plan = Plan(
         autoencoder={"id": "random"},
@@ -80,15 +106,21 @@ def _write_samples(num: int, shards: Path, arrays: Path) -> None:
                 np.save(arrays / f"{index}.npy", moments)
             writer.commit()
     finalize(shards, plan)
+    _write_tensors(tensors, arrays, num)
 
 
-def _read_indexed(directory: Path) -> Iterator[int]:
-    shards = LatentShards(directory)
-    order = np.random.default_rng(0).permutation(len(shards))
-    for start in range(0, len(order), BATCH):
-        indices = order[start : start + BATCH]
-        moments, _ = shards.read(indices, np.zeros(len(indices), bool))
-        yield len(moments)
+def _write_tensors(directory: Path, arrays: Path, num: int) -> None:
+    directory.mkdir()
+    for start in range(0, num, SAMPLES_PER_SAFETENSORS):
+        numbers = range(start, min(start + SAMPLES_PER_SAFETENSORS, num))
+        latents = np.stack([np.load(arrays / f"{number}.npy") for number in numbers])
+        labels = np.array([number % 1000 for number in numbers])
+        save_file({"latents": latents, "labels": labels}, directory / f"{start:09d}.safetensors")
+
+
+def _read_epoch(reader: EpochReader) -> Iterator[int]:
+    for values, _ in reader.epoch(Share(batch_size=BATCH), epoch=0):
+        yield len(values)
 
 
 def _read_batches(directory: Path) -> Iterator[int]:
@@ -109,6 +141,16 @@ def _read_arrays(directory: Path) -> Iterator[int]:
     paths = sorted(directory.iterdir())
     for number in np.random.default_rng(0).permutation(len(paths)):
         yield len(np.load(paths[number])) > 0
+
+
+def _read_tensors(directory: Path) -> Iterator[int]:
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, "np")) for path in sorted(directory.iterdir())]
+        latents = [file.get_slice("latents") for file in files]
+        labels = [file.get_tensor("labels") for file in files]
+        for number in np.random.default_rng(0).permutation(sum(map(len, labels))).tolist():
+            file, row = divmod(number, SAMPLES_PER_SAFETENSORS)
+            yield len(latents[file][row : row + 1]) * (labels[file][row] >= 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Encode images into latent shards: `encode.py --images DIR --out DIR ...`; check a set: `encode.py verify DIR`."""
+"""Encode images into latent shards: encode.py --images DIR --out DIR --resolution N.
+
+Sets that exist: encode.py verify|status|finalize|inspect DIR, encode.py merge OUT DIR..., encode.py subset OUT DIR;
+each says more with --help.
+"""
 
 import argparse
 import os
@@ -10,11 +14,14 @@ from typing import Annotated, Any, Literal
 import torch
 import yaml
 from devices import default_device, open_device
+from encode_commands import run_command
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
-from latentdebias.data import Manifest, encode_images, find_images, verify
+from latentdebias.data import encode_images, find_images
+from latentdebias.data.inspect import summary
+from latentdebias.data.shards import FORWARD_BATCH
 from latentdebias.errors import UserError, run_tool
 from latentdebias.registry import validate
 
@@ -33,17 +40,15 @@ class EncodeOptions:
     dtype: Literal["fp32", "bf16"] = "fp32"
     samples_per_shard: PositiveInt = 8192
     batch_size: PositiveInt = 32
+    forward_batch: PositiveInt = FORWARD_BATCH
     workers: NonNegativeInt | None = None
     max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
     device: str | None = None
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["verify"]:
-        parser = argparse.ArgumentParser(prog="encode.py verify", description="Check a finished shard set.")
-        parser.add_argument("directory", metavar="DIR", type=Path)
-        directory = parser.parse_args(sys.argv[2:]).directory
-        print(f"verified: {_summary(verify(directory), directory)}")
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        run_command(sys.argv[1], sys.argv[2:])
         return
     options = _parse_options()
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -60,13 +65,14 @@ def main() -> None:
         flips=options.flip,
         samples_per_shard=options.samples_per_shard,
         batch_size=options.batch_size,
+        forward_batch=options.forward_batch,
         workers=options.workers,
         max_reject_share=options.max_rejects,
         rank=rank,
         world_size=world_size,
     )
     if manifest:
-        print(_summary(manifest, Path(options.out)))
+        print(summary(manifest, Path(options.out)))
     else:
         print(f"rank {rank} of {world_size} has made its shards; the last rank to finish writes the manifest")
 
@@ -80,15 +86,25 @@ def _share_cores() -> None:
 
 def _parse_options() -> EncodeOptions:
     """The command line over the `--config` YAML over the defaults."""
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
-    parser.add_argument("--images", help="class folders, one flat folder, or .tar files of images")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("--images", help="class folders, a flat folder, .csv, .jsonl, .zip, .tar, or a saved dataset")
     parser.add_argument("--out", help="where the shards go; run the same command again to resume")
     parser.add_argument("--resolution", help="side of the centre crop, pixels")
-    parser.add_argument("--vae", help=f"hub id, local folder, or 'digits' (default {DEFAULT_AUTOENCODER})")
+    parser.add_argument(
+        "--vae", help=f"hub id, local folder, 'identity' (pixels) or 'digits' (default {DEFAULT_AUTOENCODER})"
+    )
     parser.add_argument("--flip", action="store_true", help="also encode every mirror image")
     parser.add_argument("--dtype", choices=DTYPES, help="of the autoencoder's forward (default fp32)")
     parser.add_argument("--samples-per-shard", help="default 8192")
-    parser.add_argument("--batch-size", help="default 32")
+    parser.add_argument(
+        "--batch-size", help="images a worker decodes at a time (default 32); does not change the bytes"
+    )
+    forward = (
+        f"images in one call of the autoencoder (default {FORWARD_BATCH}); less for less memory, recorded in the set"
+    )
+    parser.add_argument("--forward-batch", help=forward)
     parser.add_argument("--workers", help="decoding processes (default: up to 4)")
     parser.add_argument("--max-rejects", help="share of undecodable images above which it fails (default 0.01)")
     parser.add_argument("--device", help="default: this rank's GPU, or cpu")
@@ -111,14 +127,6 @@ def _read_config(path: str | None) -> dict[str, Any]:
             f"--config {path!r} cannot be read as YAML ({error}). Write lines such as 'resolution: 256'."
         ) from None
     return {str(key).replace("-", "_"): value for key, value in values.items()}
-
-
-def _summary(manifest: Manifest, directory: Path) -> str:
-    mean, std = (", ".join(f"{x:.4f}" for x in row) for row in (manifest.latent_mean, manifest.latent_std))
-    return (
-        f"{manifest.count} images in {len(manifest.shards)} shards, {len(manifest.rejected)} rejected, "
-        f"in {directory}; latent mean [{mean}], std [{std}]"
-    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
 """Frozen autoencoders between pixels and the latents that diffusion runs on."""
 
+from latentdebias.autoencoders.autoencoder import PIXELS, Autoencoder, PixelAutoencoder, to_uint8
 from latentdebias.autoencoders.identity import AutoencoderIdentity
-from latentdebias.autoencoders.sd_vae import (
-    DEFAULT_AUTOENCODER,
-    Autoencoder,
-    load_autoencoder,
-    load_this_autoencoder,
-    to_uint8,
-)
+from latentdebias.autoencoders.loading import DEFAULT_AUTOENCODER, load_autoencoder, load_this_autoencoder
 
 __all__ = [
     "DEFAULT_AUTOENCODER",
+    "PIXELS",
     "Autoencoder",
     "AutoencoderIdentity",
+    "PixelAutoencoder",
     "load_autoencoder",
     "load_this_autoencoder",
     "to_uint8",

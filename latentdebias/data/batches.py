@@ -1,25 +1,27 @@
 """Stateless training batches: every number in a batch is a function of (seed, position) alone.
 
-Sample position = step * batch_size + row counts the samples of a run from 0. Position p reads sample
-permutation(seed, p // N)[p % N], and draws its flip, label drop, posterior sample, timestep and noise from a
-counter-based generator keyed by (seed, p). So workers, ranks, resumes and micro-batches cannot change the training.
+Sample position = step * batch_size + row counts the samples of a run from 0. Position p reads the sample that
+`data.order` puts there, and draws its flip, label drop, posterior sample, timestep and noise from a counter-based
+generator keyed by (seed, p). So workers, ranks, resumes and micro-batches cannot change the training.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from latentdebias.data.images import NO_LABEL
 from latentdebias.data.normalization import LatentNormalization, NormalizationKind
+from latentdebias.data.order import ORDERS
+from latentdebias.data.posterior import draw_latents
 from latentdebias.data.reader import LatentShards
 from latentdebias.errors import UserError
+from latentdebias.registry import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +29,14 @@ class DataOptions:
     """The `data` section of a run config; what is null there is read from the shards' manifest."""
 
     shards: str
+    cache: str | None = None
+    cache_gb: PositiveFloat = 100.0
     vae: str | None = None
     resolution: PositiveInt | None = None
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     num_classes: NonNegativeInt | None = None
     normalization: NormalizationKind = "channel"
+    order: Spec = "shuffle"
     flip: bool = False
     label_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
     workers: NonNegativeInt = 2
@@ -106,16 +111,17 @@ class LatentBatches(Dataset[Batch]):
     ) -> None:
         check_flip(options, shards)
         self.shards, self.plan, self.options, self.normalization = shards, plan, options, normalization
+        self.order = ORDERS.build(options.order)
 
     def __getitem__(self, micro_step: int) -> Batch:
         positions = self.plan.positions(micro_step)
         draws = [SampleDraws.of(self.plan.seed, p, self.shards.latent_shape) for p in positions.tolist()]
         flipped = np.array([self.options.flip and draw.flip < 0.5 for draw in draws])
-        moments, labels = self.shards.read(self._indices(positions), flipped)
-        mean, logvar = torch.from_numpy(moments).float().chunk(2, dim=1)
+        stored, labels = self.shards.read(self._indices(positions), flipped)
         posterior_noise = torch.from_numpy(np.stack([draw.posterior for draw in draws]))
+        latents = draw_latents(torch.from_numpy(stored), posterior_noise, self.shards.manifest)
         return Batch(
-            latents=self.normalization.normalize(mean + torch.exp(0.5 * logvar) * posterior_noise),
+            latents=self.normalization.normalize(latents),
             labels=self._with_drops(labels, np.array([draw.drop for draw in draws])),
             eps=torch.from_numpy(np.stack([draw.eps for draw in draws])),
             u=torch.tensor([draw.u for draw in draws], dtype=torch.float32),
@@ -123,8 +129,7 @@ class LatentBatches(Dataset[Batch]):
         )
 
     def _indices(self, positions: np.ndarray) -> np.ndarray:
-        count = len(self.shards)
-        return np.array([permutation(self.plan.seed, p // count, count)[p % count] for p in positions.tolist()])
+        return self.order.indices(self.plan.seed, positions, len(self.shards))
 
     def _with_drops(self, labels: np.ndarray, drop: np.ndarray) -> Tensor | None:
         if not self.shards.num_classes:
@@ -172,9 +177,3 @@ class SampleDraws:
         u, flip, drop = rng.random(3)
         posterior, eps = rng.standard_normal((2, *shape), dtype=np.float32)
         return cls(u, flip, drop, posterior, eps)
-
-
-@lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order in which an epoch visits `count` samples."""
-    return np.random.default_rng((seed, epoch)).permutation(count)

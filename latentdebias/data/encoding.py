@@ -2,36 +2,36 @@
 
 import dataclasses
 import itertools
-import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from latentdebias.data.image_batches import DecodedBatch, decoded_batches
 from latentdebias.data.images import ImageSet, SourceImage
-from latentdebias.data.preprocess import PREPROCESSING, centre_crop, decode_image
+from latentdebias.data.posterior import to_stored
+from latentdebias.data.preprocess import PREPROCESSING
 from latentdebias.data.shards import (
-    LATENT_DTYPE,
-    MANIFEST,
+    FORWARD_BATCH,
     PLAN,
     Manifest,
     Plan,
+    Posterior,
     Rejection,
-    ShardRecord,
     ShardSummary,
+    StoredDtype,
     complete_summary,
     read_plan,
     shard_name,
     write_json,
+    write_manifest,
 )
-from latentdebias.data.statistics import LatentSums
 from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError
 from latentdebias.files import write_errors
@@ -50,63 +50,31 @@ class LatentEncoder(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
+    @property
+    def posterior(self) -> Posterior: ...
+
+    @property
+    def stored_dtype(self) -> StoredDtype: ...
+
     def encode(self, images: Tensor) -> Tensor:
-        """Moments `(B, 2C, h, w)`, mean then log-variance, of images `(B, 3, H, W)` in [-1, 1]."""
+        """Of images `(B, 3, H, W)` in [-1, 1], float32: moments `(B, 2C, h, w)`, mean then log-variance, or,
+        where the posterior is deterministic, latents `(B, C, h, w)`.
+        """
 
 
 @dataclass(frozen=True)
-class DecodedBatch:
-    """Cropped images of one shard: uint8 pixels `(B, H, W, 3)`, their input numbers, and the inputs that failed.
+class EncodedBatch:
+    """A decoded batch and what the autoencoder is making, or has made, of its views."""
 
-    numpy, not tensors: worker processes then need no shared memory, of which containers give little.
-    """
+    decoded: DecodedBatch
+    views: list[Tensor]
+    ready: torch.cuda.Event | None
 
-    shard: int
-    inputs: list[int]
-    pixels: np.ndarray
-    original_sizes: list[tuple[int, int]]
-    rejected: list[Rejection]
-
-    @property
-    def num_inputs(self) -> int:
-        return len(self.inputs) + len(self.rejected)
-
-
-class _DecodedBatches(Dataset[DecodedBatch]):
-    """Element i is the decoded `batches[i]`, made wherever the DataLoader asks for it."""
-
-    def __init__(self, images: list[SourceImage], batches: list[tuple[int, range]], resolution: int) -> None:
-        self.images = images
-        self.batches = batches
-        self.resolution = resolution
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, number: int) -> DecodedBatch:
-        shard, inputs = self.batches[number]
-        pixels = np.zeros((len(inputs), self.resolution, self.resolution, 3), np.uint8)
-        kept: list[int] = []
-        sizes: list[tuple[int, int]] = []
-        rejected: list[Rejection] = []
-        for index in inputs:
-            source = self.images[index]
-            try:
-                image = _decode(source)
-                pixels[len(kept)] = centre_crop(image, self.resolution)
-            # Pillow's readers raise nearly any exception on bad bytes, and one bad file must not end the job.
-            except Exception as error:
-                rejected.append(Rejection(source.name, f"{type(error).__name__}: {error}"))
-            else:
-                kept.append(index)
-                sizes.append(image.size)
-        return DecodedBatch(shard, kept, pixels[: len(kept)], sizes, rejected)
-
-
-def _decode(source: SourceImage) -> Image.Image:
-    if source.fault:
-        raise ValueError(source.fault)
-    return decode_image(source.read())
+    def arrays(self) -> list[np.ndarray]:
+        """The views as arrays `(B, ...)`, once they are there."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        return [view.numpy() for view in self.views]
 
 
 def encode_images(
@@ -118,6 +86,7 @@ def encode_images(
     flips: bool = False,
     samples_per_shard: int = 8192,
     batch_size: int = 32,
+    forward_batch: int = FORWARD_BATCH,
     workers: int | None = None,
     max_reject_share: float = 0.01,
     rank: int = 0,
@@ -125,11 +94,13 @@ def encode_images(
 ) -> Manifest | None:
     """Encode this rank's shards, those numbered `rank` modulo `world_size`, into `out`; complete ones are skipped.
 
+    The autoencoder sees `forward_batch` images at a time, always the same ones together, so that the bytes depend
+    neither on `batch_size`, which is how many images a worker decodes at a time (rounded up), nor on who does what.
     Whoever completes the last shard writes the manifest and returns it; the others return None. `UserError` where
     `out` was begun with other settings, a latent is not finite, too many inputs are rejected, or a write fails.
     """
     assert 0 <= rank < world_size
-    plan = _plan(images, encoder, resolution, flips, samples_per_shard)
+    plan = _plan(images, encoder, resolution, flips, samples_per_shard, forward_batch)
     _begin(out, plan)
     own = range(rank, plan.num_shards, world_size)
     done = {shard: summary for shard in own if (summary := complete_summary(out, shard_name(shard)))}
@@ -138,21 +109,50 @@ def encode_images(
     num_own = plan.count_inputs(own)
     tally = _RejectTally(max_reject_share * num_own, num_own)
     tally.add([rejection for summary in done.values() for rejection in summary.rejected])
-    loader = _loader(images.images, plan, pending, batch_size, workers)
+    loader = decoded_batches(images.images, plan, pending, batch_size, workers)
     resumed = plan.count_inputs(done)
     with tqdm(desc="encode", unit="img", total=num_own, initial=resumed, disable=rank != 0) as bar:
-        for shard, batches in itertools.groupby(loader, key=lambda batch: batch.shard):
+        for shard, batches in itertools.groupby(_encoded(loader, encoder, plan, bar), key=lambda b: b.decoded.shard):
             with ShardWriter(out, plan, shard) as writer:
                 for batch in batches:
-                    tally.add(batch.rejected)
-                    writer.rejected.extend(batch.rejected)
-                    _encode_batch(batch, images.images, encoder, batch_size, plan, writer)
-                    bar.update(batch.num_inputs)
+                    tally.add(batch.decoded.rejected)
+                    writer.rejected.extend(batch.decoded.rejected)
+                    _write_batch(batch, images.images, plan, writer)
+                    bar.update(len(batch.decoded.inputs))
                 writer.commit()
     return finalize(out, plan)
 
 
-def _plan(images: ImageSet, encoder: LatentEncoder, resolution: int, flips: bool, samples_per_shard: int) -> Plan:
+def _encoded(
+    loader: Iterable[DecodedBatch], encoder: LatentEncoder, plan: Plan, bar: "tqdm[Any]"
+) -> Iterator[EncodedBatch]:
+    """Each batch once the next one is on its way through the autoencoder, which thus never waits for the writer."""
+    waited, start = 0.0, time.perf_counter()
+    previous: EncodedBatch | None = None
+    batches = iter(loader)
+    while True:
+        asked = time.perf_counter()
+        decoded = next(batches, None)
+        waited += time.perf_counter() - asked
+        if decoded is None:
+            break
+        current = _start_encoding(decoded, encoder, plan)
+        if previous is not None:
+            yield previous
+        previous = current
+        bar.set_postfix_str(f"{waited / (time.perf_counter() - start):.0%} of the time waiting for images")
+    if previous is not None:
+        yield previous
+
+
+def _plan(
+    images: ImageSet,
+    encoder: LatentEncoder,
+    resolution: int,
+    flips: bool,
+    samples_per_shard: int,
+    forward_batch: int,
+) -> Plan:
     channels, factor = encoder.identity.channels, encoder.identity.factor
     if resolution % factor:
         below = resolution // factor * factor
@@ -163,9 +163,12 @@ def _plan(images: ImageSet, encoder: LatentEncoder, resolution: int, flips: bool
     return Plan(
         autoencoder=dataclasses.asdict(encoder.identity),
         precision=str(encoder.dtype).removeprefix("torch."),
+        forward_batch=forward_batch,
         resolution=resolution,
         preprocessing=PREPROCESSING,
         latent_shape=(channels, resolution // factor, resolution // factor),
+        posterior=encoder.posterior,
+        dtype=encoder.stored_dtype,
         flips=flips,
         samples_per_shard=samples_per_shard,
         num_inputs=len(images.images),
@@ -214,59 +217,44 @@ class _RejectTally:
             )
 
 
-def _loader(
-    images: list[SourceImage], plan: Plan, pending: list[int], batch_size: int, workers: int | None
-) -> DataLoader[DecodedBatch]:
-    """Batches in the order of `pending`, none across two shards, decoded in worker processes."""
-    batches = [
-        (shard, inputs[start : start + batch_size])
-        for shard in pending
-        for inputs in [plan.inputs_of(shard)]
-        for start in range(0, len(inputs), batch_size)
-    ]
-    workers = min(4, os.cpu_count() or 1) if workers is None else workers
-    dataset = _DecodedBatches(images, batches, plan.resolution)
-    return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(batches)))
-
-
-def _encode_batch(
-    batch: DecodedBatch,
-    images: list[SourceImage],
-    encoder: LatentEncoder,
-    batch_size: int,
-    plan: Plan,
-    writer: ShardWriter,
-) -> None:
-    views = _views(batch, encoder, batch_size, plan)
-    for row, index in enumerate(batch.inputs):
+def _write_batch(batch: EncodedBatch, images: list[SourceImage], plan: Plan, writer: ShardWriter) -> None:
+    views = [to_stored(view, plan) for view in batch.arrays()]
+    for slot, (index, size) in enumerate(zip(batch.decoded.inputs, batch.decoded.sizes, strict=True)):
+        if size is None:
+            continue
         source = images[index]
         for moments in views:
-            if not np.isfinite(moments[row]).all():
+            if not np.isfinite(moments[slot]).all():
                 raise UserError(
                     f"The latent of {source.name} is not finite in {plan.dtype}, so nothing of shard {writer.name} "
                     f"was published. Encode with --dtype fp32, check the autoencoder, or remove that image."
                 )
-        flipped = views[1][row] if plan.flips else None
-        writer.add(index, views[0][row], flipped, source.label, source.name, batch.original_sizes[row])
+        flipped = views[1][slot] if plan.flips else None
+        writer.add(index, views[0][slot], flipped, source.label, source.name, size)
 
 
-def _views(batch: DecodedBatch, encoder: LatentEncoder, batch_size: int, plan: Plan) -> list[np.ndarray]:
-    """Moments `(B, 2C, h, w)` of the batch and, where the plan has flips, of its mirror images."""
-    if not batch.inputs:
-        return []
-    # The forward always sees a full batch: kernels may differ, in the last bit, from one batch size to another.
-    padded = np.zeros((batch_size, *batch.pixels.shape[1:]), np.uint8)
-    padded[: len(batch.inputs)] = batch.pixels
-    pixels = torch.from_numpy(padded).to(encoder.device).permute(0, 3, 1, 2)
-    images = pixels.float() / 127.5 - 1
-    return [_moments(encoder, view, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
+def _start_encoding(batch: DecodedBatch, encoder: LatentEncoder, plan: Plan) -> EncodedBatch:
+    """The batch and, where the plan has flips, its mirror images through the autoencoder; behind our back on a GPU."""
+    images = torch.from_numpy(batch.pixels).to(encoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    views = [_forward(view, encoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
+    if encoder.device.type != "cuda":
+        return EncodedBatch(batch, views, None)
+    on_host = [torch.empty(view.shape, dtype=view.dtype, pin_memory=True) for view in views]
+    for host, view in zip(on_host, views, strict=True):
+        host.copy_(view, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record()
+    return EncodedBatch(batch, on_host, ready)
 
 
-def _moments(encoder: LatentEncoder, images: Tensor, plan: Plan) -> np.ndarray:
-    moments = encoder.encode(images).cpu().numpy()
-    assert moments.shape[1:] == plan.moments_shape, f"{moments.shape} is not the planned {plan.moments_shape}"
-    with np.errstate(over="ignore"):
-        return moments.astype(LATENT_DTYPE)
+def _forward(images: Tensor, encoder: LatentEncoder, plan: Plan) -> Tensor:
+    """Values `(B, ...)` of images `(B, 3, H, W)`, `forward_batch` at a time; the last call is filled up with black."""
+    parts = []
+    for part in images.split(plan.forward_batch):
+        padding = plan.forward_batch - len(part)
+        filled = torch.cat([part, part.new_zeros(padding, *part.shape[1:])]) if padding else part
+        parts.append(encoder.encode(filled)[: len(part)])
+    return torch.cat(parts)
 
 
 def finalize(out: Path, plan: Plan) -> Manifest | None:
@@ -274,20 +262,10 @@ def finalize(out: Path, plan: Plan) -> Manifest | None:
     summaries = list(_summaries(out, plan))
     if len(summaries) < plan.num_shards:
         return None
-    sums = LatentSums.merge([summary.sums for summary in summaries], plan.latent_shape[0])
-    rejected = [rejection for summary in summaries for rejection in summary.rejected]
-    if not sums.values:
-        raise UserError(f"All {plan.num_inputs} inputs were rejected, the first because of {rejected[0].reason}.")
-    manifest = Manifest(
-        **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)},
-        count=sum(summary.count for summary in summaries),
-        latent_mean=sums.mean(),
-        latent_std=sums.std(),
-        shards=[ShardRecord(s.name, s.count, s.size, s.sha256) for s in summaries],
-        rejected=rejected,
-    )
-    write_json(out / MANIFEST, manifest)
-    return manifest
+    if not any(summary.count for summary in summaries):
+        reason = next(rejection.reason for summary in summaries for rejection in summary.rejected)
+        raise UserError(f"All {plan.num_inputs} inputs were rejected, the first because of {reason}.")
+    return write_manifest(out, plan, summaries)
 
 
 def _summaries(out: Path, plan: Plan) -> Iterator[ShardSummary]:

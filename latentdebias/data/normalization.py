@@ -23,7 +23,8 @@ class LatentNormalization:
     def of_manifest(cls, manifest: Manifest, kind: NormalizationKind) -> "LatentNormalization":
         """`channel`: the set's own statistics; `scaling`: the autoencoder's shift and scaling factor."""
         if kind == "channel":
-            return cls(tuple(manifest.latent_mean), tuple(manifest.latent_std))
+            # A constant channel has no scale to divide by.
+            return cls(tuple(manifest.latent_mean), tuple(std or 1.0 for std in manifest.latent_std))
         channels, autoencoder = manifest.latent_shape[0], manifest.autoencoder
         return cls((autoencoder["shift_factor"],) * channels, (1 / autoencoder["scaling_factor"],) * channels)
 

@@ -4,7 +4,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 PREPROCESSING = "adm_centre_crop"
 """Name of this preprocessing in a manifest; a change of the pixels must come with another name."""
@@ -20,9 +20,17 @@ def decode_image(data: bytes) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = _open(data)
         image.load()
     return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        # Pillow's own message holds an address in memory, and reasons are among the bytes of a set.
+        raise UnidentifiedImageError(f"no readable image of the formats {', '.join(FORMATS)}") from None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -1,13 +1,14 @@
 """Random access to latent shards: positional reads at the offsets that each shard's index holds."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from latentdebias.data.shards import (
     INDEX_DTYPE,
-    LATENT_DTYPE,
     MANIFEST,
     NPY_HEADER,
     PLAN,
@@ -32,14 +33,20 @@ class LatentShards:
     """A finished shard set, checked against its manifest and read by sample number.
 
     `UserError` names the files that are missing, cut short or zeroed, and the command that makes them. `vae`,
-    `resolution` and `flips` serve that command where the directory holds no plan.
+    `resolution` and `flips` serve that command where the directory holds no plan. `open_tar`, where it
+    is not None, gives the descriptor of a shard's tar by name, as `ShardCache.open_tar` does; no tar need be here then.
     """
 
     def __init__(
-        self, directory: Path | str, vae: str = "ID_OR_DIR", resolution: int | None = None, flips: bool = False
+        self,
+        directory: Path | str,
+        vae: str = "ID_OR_DIR",
+        resolution: int | None = None,
+        flips: bool = False,
+        open_tar: Callable[[str], int] | None = None,
     ) -> None:
-        self.directory = Path(directory)
-        if message := missing_shards_message(self.directory, vae, resolution, flips):
+        self.directory, self._open_tar = Path(directory), open_tar or partial(_open_tar, Path(directory))
+        if open_tar is None and (message := missing_shards_message(self.directory, vae, resolution, flips)):
             raise UserError(message)
         self.manifest: Manifest = read_manifest(self.directory)
         self.latent_shape = self.manifest.latent_shape
@@ -53,9 +60,11 @@ class LatentShards:
         return len(self._index)
 
     def read(self, indices: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """fp16 moments `(B, 2C, h, w)` and int64 labels `(B,)` of samples `indices` (int64 `(B,)`).
+        """Stored values `(B, *stored_shape)` and int64 labels `(B,)` of samples `indices` (int64 `(B,)`).
 
-        Where `flipped` (bool `(B,)`), those of the mirror image; `UserError` if the set holds none.
+        The manifest says which: fp16 moments `(2C, h, w)` of a Gaussian posterior, mean then log-variance; fp16
+        latents `(C, h, w)`; or uint8 pixels. `draw_latents` makes latents of each. Where `flipped` (bool `(B,)`),
+        those of the mirror image; `UserError` if the set holds none.
         """
         rows = self._index[indices]
         offsets = np.where(flipped, rows["flip"], rows["latent"])
@@ -63,24 +72,23 @@ class LatentShards:
             raise UserError(
                 f"{self.directory} holds no mirrored views; encode with --flip, or switch flips off in the config."
             )
-        moments = np.empty((len(rows), *self.manifest.moments_shape), LATENT_DTYPE)
+        values = np.empty((len(rows), *self.manifest.stored_shape), self.manifest.stored_dtype)
         for row, (shard, offset) in enumerate(zip(self._shard_of[indices].tolist(), offsets.tolist(), strict=True)):
-            view = moments[row].data
+            view = values[row].data
             if os.preadv(self._descriptor(shard), [view], offset) != view.nbytes:
                 name = tar_path(self.directory, self.manifest.shards[shard].name)
                 raise UserError(
                     f"{name} ends before byte {offset + view.nbytes}, where its index has a sample. "
                     f"Check the set with: python tools/encode.py verify {self.directory}"
                 )
-        return moments, rows["label"].copy()
+        return values, rows["label"].copy()
 
     def _descriptor(self, shard: int) -> int:
         """An open shard's descriptor; positional reads keep no position, so forked workers may share it."""
         if shard not in self._descriptors:
             if len(self._descriptors) >= MAX_OPEN_SHARDS:
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))
-            path = tar_path(self.directory, self.manifest.shards[shard].name)
-            self._descriptors[shard] = os.open(path, os.O_RDONLY)
+            self._descriptors[shard] = self._open_tar(self.manifest.shards[shard].name)
         return self._descriptors[shard]
 
     def __getstate__(self) -> dict[str, object]:
@@ -89,6 +97,10 @@ class LatentShards:
     def __del__(self) -> None:
         for descriptor in self.__dict__.get("_descriptors", {}).values():
             os.close(descriptor)
+
+
+def _open_tar(directory: Path, name: str) -> int:
+    return os.open(tar_path(directory, name), os.O_RDONLY)
 
 
 def missing_shards_message(

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -19,9 +19,15 @@ from latentdebias.files import publish
 from latentdebias.registry import validate
 
 FORMAT_VERSION = 1
+FORWARD_BATCH = 16
+"""Images in one call of the autoencoder: fixed, for kernels differ in the last bit between batch sizes."""
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
-LATENT_DTYPE = np.dtype("<f2")
+Posterior = Literal["gaussian", "deterministic"]
+StoredDtype = Literal["float16", "uint8"]
+ARRAYS_PER_LATENT = {"gaussian": 2, "deterministic": 1}
+"""A Gaussian posterior is stored as its mean and its log-variance, a deterministic latent as itself."""
+STORED_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
 INDEX_DTYPE = np.dtype([("latent", "<i8"), ("flip", "<i8"), ("label", "<i8")])
 """One row a sample: where in the tar the numbers of each view begin (-1: no such view), and the label (-1: none)."""
 NPY_HEADER = 128
@@ -67,10 +73,12 @@ class Plan:
     format_version: int = FORMAT_VERSION
     autoencoder: dict[str, Any]
     precision: str
+    forward_batch: int = FORWARD_BATCH
     resolution: int
     preprocessing: str
     latent_shape: tuple[int, int, int]
-    dtype: str = LATENT_DTYPE.name
+    posterior: Posterior = "gaussian"
+    dtype: StoredDtype = "float16"
     flips: bool
     samples_per_shard: int
     num_inputs: int
@@ -79,10 +87,14 @@ class Plan:
     class_names: list[str]
 
     @property
-    def moments_shape(self) -> tuple[int, int, int]:
-        """`(2C, h, w)`: posterior mean, then log-variance."""
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of one view: `(2C, h, w)`, posterior mean then log-variance, or a deterministic latent's `(C, h, w)`."""
         channels, height, width = self.latent_shape
-        return 2 * channels, height, width
+        return ARRAYS_PER_LATENT[self.posterior] * channels, height, width
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        return STORED_DTYPES[self.dtype]
 
     @property
     def num_shards(self) -> int:
@@ -146,6 +158,21 @@ def read_plan(directory: Path) -> Plan:
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a finished set; `UserError` where it is missing, damaged, or of a newer format."""
     return _read(Manifest, directory / MANIFEST)
+
+
+def write_manifest(directory: Path, plan: Plan, summaries: list[ShardSummary]) -> Manifest:
+    """Write and return the manifest of a set whose shards are `summaries`, in their order."""
+    sums = LatentSums.merge([summary.sums for summary in summaries], plan.latent_shape[0])
+    manifest = Manifest(
+        **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)},
+        count=sum(summary.count for summary in summaries),
+        latent_mean=sums.mean(),
+        latent_std=sums.std(),
+        shards=[ShardRecord(s.name, s.count, s.size, s.sha256) for s in summaries],
+        rejected=[rejection for summary in summaries for rejection in summary.rejected],
+    )
+    write_json(directory / MANIFEST, manifest)
+    return manifest
 
 
 def write_json(path: Path, record: Plan | ShardSummary) -> None:

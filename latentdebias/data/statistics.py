@@ -17,7 +17,7 @@ class LatentSums:
 
     @classmethod
     def of(cls, moments: np.ndarray) -> "LatentSums":
-        """The sums over one sample's moments `(2C, h, w)`."""
+        """The sums over one sample's moments `(2C, h, w)`, mean then log-variance; -inf is that of a certain latent."""
         mean, logvar = np.split(moments.astype(np.float64), 2)
         second = (mean**2 + np.exp(logvar)).sum(axis=(1, 2))
         return cls(mean[0].size, mean.sum(axis=(1, 2)).tolist(), second.tolist())
@@ -35,4 +35,6 @@ class LatentSums:
 
     def std(self) -> list[float]:
         """sqrt(E[z^2] - E[z]^2), so the posterior's own variance is included (law of total variance)."""
-        return [sqrt(second / self.values - mean**2) for second, mean in zip(self.second, self.mean(), strict=True)]
+        # Rounding may leave a channel of one constant a little below no variance.
+        variances = [second / self.values - mean**2 for second, mean in zip(self.second, self.mean(), strict=True)]
+        return [sqrt(max(variance, 0.0)) for variance in variances]

@@ -13,7 +13,6 @@ from tqdm import tqdm
 from latentdebias.data.images import NO_LABEL
 from latentdebias.data.reader import LatentShards, listed
 from latentdebias.data.shards import (
-    LATENT_DTYPE,
     NPY_HEADER,
     Manifest,
     ShardRecord,
@@ -77,16 +76,17 @@ def _sample_faults(members: dict[str, tuple[int, bytes]], row: np.ndarray, manif
         offset, data = members[extension]
         if row[view] != offset + NPY_HEADER:
             yield f"the index does not point at {extension}"
-        if not _is_finite_array(data, manifest.moments_shape):
-            yield f"{extension} is no finite {LATENT_DTYPE.name} array of shape {manifest.moments_shape}"
+        if not _is_finite_array(data, manifest):
+            yield f"{extension} is no finite {manifest.dtype} array of shape {manifest.stored_shape}"
     stored = members["cls"][1] if "cls" in members else str(NO_LABEL).encode()
     if stored != str(row["label"]).encode() or not NO_LABEL <= row["label"] < manifest.num_classes:
         yield f"label {stored!r} in the tar, {row['label']} in the index, {manifest.num_classes} classes"
 
 
-def _is_finite_array(data: bytes, shape: tuple[int, ...]) -> bool:
+def _is_finite_array(data: bytes, manifest: Manifest) -> bool:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError):
         return False
-    return array.dtype == LATENT_DTYPE and array.shape == shape and bool(np.isfinite(array).all())
+    fits = array.dtype == manifest.stored_dtype and array.shape == manifest.stored_shape
+    return fits and bool(np.isfinite(array).all())

@@ -10,9 +10,9 @@ from types import TracebackType
 import numpy as np
 
 from latentdebias.data.images import NO_LABEL
+from latentdebias.data.posterior import moments_of
 from latentdebias.data.shards import (
     INDEX_DTYPE,
-    LATENT_DTYPE,
     NPY_HEADER,
     Plan,
     Rejection,
@@ -34,7 +34,7 @@ class ShardWriter:
     def __init__(self, directory: Path, plan: Plan, shard: int) -> None:
         self.directory = directory
         self.name = shard_name(shard)
-        self.channels = plan.latent_shape[0]
+        self.plan = plan
         self.rejected: list[Rejection] = []
         self._index: list[tuple[int, int, int]] = []
         self._sums: list[LatentSums] = []
@@ -61,19 +61,21 @@ class ShardWriter:
     def add(
         self,
         index: int,
-        moments: np.ndarray,
+        stored: np.ndarray,
         flipped: np.ndarray | None,
         label: int,
         source: str,
         original_size: tuple[int, int],
     ) -> None:
-        """Append input number `index`: fp16 moments `(2C, h, w)` of the image and, unless None, of its mirror image.
+        """Append input number `index`: what is stored of the image and, unless None, of its mirror image.
+
+        Both are `plan.stored_shape`, and of `plan.stored_dtype` or cast to it.
 
         `original_size` is `(width, height)` in pixels.
         """
         key = sample_key(index)
         with write_errors(self._path):
-            latent = self._add_array(f"{key}.latent.npy", moments)
+            latent = self._add_array(f"{key}.latent.npy", stored)
             flip = -1 if flipped is None else self._add_array(f"{key}.flip.npy", flipped)
             if label != NO_LABEL:
                 self._add_member(f"{key}.cls", str(label).encode())
@@ -84,9 +86,10 @@ class ShardWriter:
     def _add_array(self, member: str, array: np.ndarray) -> int:
         """Append an array to the tar and its latents to the sums; the offset where its numbers begin."""
         buffer = io.BytesIO()
-        np.save(buffer, array.astype(LATENT_DTYPE, copy=False))
-        assert buffer.tell() - array.size * LATENT_DTYPE.itemsize == NPY_HEADER
-        self._sums.append(LatentSums.of(array))
+        array = array.astype(self.plan.stored_dtype, copy=False)
+        np.save(buffer, array)
+        assert buffer.tell() - array.nbytes == NPY_HEADER
+        self._sums.append(LatentSums.of(moments_of(array, self.plan)))
         return self._add_member(member, buffer.getvalue()) + NPY_HEADER
 
     def _add_member(self, member: str, data: bytes) -> int:
@@ -109,7 +112,7 @@ class ShardWriter:
         index = io.BytesIO()
         np.save(index, np.array(self._index, dtype=INDEX_DTYPE))
         publish(index_path(self.directory, self.name), index.getvalue())
-        sums = LatentSums.merge(self._sums, self.channels)
+        sums = LatentSums.merge(self._sums, self.plan.latent_shape[0])
         summary = ShardSummary(self.name, len(self._index), size, sha256, sums, self.rejected)
         write_json(summary_path(self.directory, self.name), summary)
         return summary

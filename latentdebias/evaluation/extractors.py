@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,7 @@ from latentdebias.registry import Registry
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
-class Extractor(nn.Module):
+class Extractor(nn.Module, ABC):
     """A frozen network behind one contract: uint8 images (B, 3, H, W) -> `Features`.
 
     `identity` is the extractor's name and its weights' sha256, for the protocol record.
@@ -41,8 +42,9 @@ class Extractor(nn.Module):
         assert images.dtype == torch.uint8, f"expected uint8 images, not {images.dtype}"
         return self.extract(images.to(self.device))
 
+    @abstractmethod
     def extract(self, images: Tensor) -> Features:
-        raise NotImplementedError
+        """`Features` of uint8 images (B, 3, H, W) on the network's device."""
 
 
 class ExtractorSource(Protocol):

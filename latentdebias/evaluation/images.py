@@ -16,6 +16,7 @@ from torch import Tensor
 
 from latentdebias.autoencoders import to_uint8
 from latentdebias.data.images import ImageSet, SourceImage, find_images
+from latentdebias.data.posterior import latent_means
 from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.reader import LatentShards
 from latentdebias.data.shards import MANIFEST, read_manifest
@@ -252,11 +253,10 @@ class ShardImages:
         return self.shards.num_classes or None
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        channels = self.shards.latent_shape[0]
         for start in range(0, self.count, self.batch_size):
             indices = np.arange(start, min(start + self.batch_size, self.count))
-            moments, labels = self.shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
-            means = torch.from_numpy(moments[:, :channels].astype(np.float32))
+            stored, labels = self.shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
+            means = latent_means(torch.from_numpy(stored), self.shards.manifest)
             images = to_uint8(self.autoencoder.decode(means))
             yield ImageBatch(images, torch.from_numpy(labels) if self.num_classes else None)
 

@@ -24,6 +24,7 @@ class PoolEncoder:
         self.identity = PoolIdentity(name)
         self.device = torch.device("cpu")
         self.dtype = torch.float32
+        self.posterior, self.stored_dtype = "gaussian", "float16"
         self.batch_sizes = []
 
     def encode(self, images):
@@ -67,7 +68,14 @@ def encode(image_dir, encoder, tmp_path):
     """Encode `image_dir` into a folder below `tmp_path`: five shards of up to 5 samples."""
 
     def run(out="shards", encoder=encoder, **changes):
-        options = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "workers": 0, "flips": True}
+        options = {
+            "resolution": 32,
+            "samples_per_shard": 5,
+            "batch_size": 4,
+            "forward_batch": 4,
+            "workers": 0,
+            "flips": True,
+        }
         directory = tmp_path / out
         encode_images(find_images(str(image_dir)), encoder, directory, **{**options, **changes})
         return directory

@@ -58,6 +58,17 @@ def test_an_epoch_reads_every_sample_once_and_another_epoch_in_another_order(bat
     assert not np.array_equal(first, second)
 
 
+def test_the_block_order_of_the_config_changes_the_order_of_samples_and_nothing_else(batches):
+    blocks = {"name": "blocks", "block": 100, "blocks_in_window": 2}
+    plain, dataset = batches(batch_size=100), batches(batch_size=100, order=blocks)
+    count = len(dataset.shards)
+    first, second = plain._indices(np.arange(count)), dataset._indices(np.arange(count))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(np.sort(second), np.arange(count))
+    assert torch.equal(plain[0].eps, dataset[0].eps)
+    assert len(set((second[:200] // 100).tolist())) <= 2
+
+
 def test_channel_normalization_gives_unit_latents(batches):
     dataset = batches(batch_size=256, flip=True)
     latents = torch.cat([dataset[step].latents for step in range(7)])

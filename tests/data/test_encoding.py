@@ -12,6 +12,7 @@ import torch
 import webdataset
 from PIL import Image
 
+from latentdebias.autoencoders import load_autoencoder
 from latentdebias.data import LatentShards, encode_images, find_images
 from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.shards import read_manifest
@@ -61,7 +62,7 @@ def test_statistics_equal_those_computed_from_the_stored_views(encode):
 
 
 def test_every_forward_sees_a_full_batch(encode, encoder):
-    encode(batch_size=4)
+    encode(forward_batch=4)
     assert set(encoder.batch_sizes) == {4}
 
 
@@ -72,6 +73,37 @@ def test_bytes_do_not_depend_on_workers_ranks_or_batch_size(encode, contents):
     for rank in (2, 0, 1):
         directory = encode("ranks", rank=rank, world_size=3)
     assert contents(directory) == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 1}, {"batch_size": 7}, {"batch_size": 64}, {"workers": 2}, {"threads": 2}]
+)
+def test_a_real_autoencoder_gives_the_same_bytes_for_any_batch_size(tiny_vae_dir, image_dir, tmp_path, changes):
+    """With a rejected image in the middle, which must not move its neighbours to other places in the forward."""
+    (image_dir / "dog" / "03.png").write_bytes(b"no image")
+    made = []
+    for name, options in {"reference": {"batch_size": 32}, "changed": changes}.items():
+        threads = options.get("threads", 1)
+        torch.set_num_threads(threads)
+        encode_images(
+            find_images(str(image_dir)),
+            load_autoencoder(str(tiny_vae_dir)),
+            tmp_path / name,
+            resolution=32,
+            samples_per_shard=18,
+            max_reject_share=0.1,
+            workers=options.get("workers", 0),
+            batch_size=options.get("batch_size", 32),
+        )
+        made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    torch.set_num_threads(1)
+    assert made[0] == made[1]
+
+
+def test_the_forward_batch_belongs_to_the_set(encode):
+    encode()
+    with pytest.raises(UserError, match="forward_batch was 4 and is now 8"):
+        encode(forward_batch=8)
 
 
 def test_only_the_last_rank_to_finish_writes_the_manifest(encode):
@@ -88,7 +120,14 @@ def test_more_ranks_than_shards_is_fine(encode):
     assert read_manifest(directory).count == 21
 
 
-CHILD_OPTIONS = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "workers": 0, "flips": True}
+CHILD_OPTIONS = {
+    "resolution": 32,
+    "samples_per_shard": 5,
+    "batch_size": 4,
+    "forward_batch": 4,
+    "workers": 0,
+    "flips": True,
+}
 
 
 def encode_and_die(image_dir, encoder, directory, renames):

@@ -1,8 +1,10 @@
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from latentdebias.data.preprocess import centre_crop, decode_image
 
@@ -64,6 +66,15 @@ def test_exif_rotation_is_applied():
     assert decode_image(encoded(image, "JPEG", exif=exif)).size == (2, 4)
 
 
+def test_exif_orientation_6_turns_the_left_side_up():
+    image = Image.new("RGB", (4, 2), "blue")
+    image.paste("red", (0, 0, 2, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = decode_image(encoded(image, exif=exif))
+    assert (upright.getpixel((0, 0)), upright.getpixel((0, 3))) == ((255, 0, 0), (0, 0, 255))
+
+
 @pytest.mark.parametrize(
     ("image", "colour"),
     [
@@ -81,6 +92,39 @@ def test_other_modes_become_rgb(image, colour):
     assert only_colour(decode_image(encoded(image))) == colour
 
 
+def test_16_bit_colour_keeps_the_high_byte():
+    rows = b"".join(b"\0" + bytes([200, 255, 10, 0, 60, 128]) * 3 for _ in range(2))
+    header = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    png = b"".join(
+        struct.pack(">I", len(data)) + kind + data + zlib.crc32(kind + data).to_bytes(4) for kind, data in chunks
+    )
+    assert only_colour(decode_image(b"\x89PNG\r\n\x1a\n" + png)) == (200, 10, 60)
+
+
+def test_16_bit_tiff_is_scaled():
+    pixels = Image.fromarray(np.full((2, 3), 257 * 90 + 100, np.uint16))
+    assert only_colour(decode_image(encoded(pixels, "TIFF"))) == (90, 90, 90)
+
+
+def test_cmyk_jpeg_is_converted():
+    red, green, blue = decode_image(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")).getpixel((4, 4))
+    assert red > 200
+    assert max(green, blue) < 50
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF"])
+def test_of_several_frames_the_first_is_taken(kind):
+    first, second = Image.new("L", (4, 4), 10), Image.new("L", (4, 4), 200)
+    data = encoded(first, kind, save_all=True, append_images=[second])
+    assert only_colour(decode_image(data)) == (10, 10, 10)
+
+
+def test_floating_point_pixels_are_an_error():
+    with pytest.raises(ValueError, match="floating-point"):
+        decode_image(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
 def test_a_transparent_palette_entry_is_white():
     image = Image.new("RGB", (3, 2), (200, 10, 60)).quantize()
     index = image.getpixel((0, 0))
@@ -92,6 +136,14 @@ def test_cmyk_is_converted():
     red, green, blue = decode_image(encoded(image, "TIFF")).getpixel((0, 0))
     assert red > 200
     assert max(green, blue) < 50
+
+
+def test_a_small_file_that_declares_billions_of_pixels_is_an_error():
+    bomb = bytearray(encoded(Image.new("RGB", (4, 4))))
+    bomb[16:24] = (60_000).to_bytes(4) * 2
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
+    with pytest.raises(Image.DecompressionBombError):
+        decode_image(bytes(bomb))
 
 
 def test_decompression_bomb_is_an_error(monkeypatch):
@@ -109,8 +161,17 @@ def test_a_sliver_that_would_grow_over_the_limit_is_an_error(monkeypatch):
 
 
 def test_formats_that_run_programs_are_not_opened():
-    with pytest.raises(Image.UnidentifiedImageError):
+    with pytest.raises(UnidentifiedImageError):
         decode_image(encoded(Image.new("RGB", (4, 4)), "EPS"))
+
+
+def test_the_reason_for_no_image_is_the_same_every_time():
+    reasons = []
+    for _ in range(2):
+        with pytest.raises(UnidentifiedImageError) as caught:
+            decode_image(b"no image")
+        reasons.append(str(caught.value))
+    assert reasons == ["no readable image of the formats JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM"] * 2
 
 
 def test_truncated_file_is_an_error():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latentdebias.autoencoders import load_autoencoder
 from latentdebias.data import LatentShards, encode_images, find_images
 from latentdebias.errors import UserError
 from latentdebias.evaluation import EvenlySpaced, FolderImages, NpzImages, ShardImages, open_images, resolution_of
@@ -110,6 +111,7 @@ class Halving:
     """An autoencoder whose latents are half the pixels, so that an unscaled mean decodes exactly."""
 
     device, dtype = torch.device("cpu"), torch.float32
+    posterior, stored_dtype = "gaussian", "float16"
 
     def __init__(self, identity=Identity()):
         self.identity = identity
@@ -139,6 +141,15 @@ def test_shards_decode_to_the_images_they_were_made_from(shards):
     assert torch.equal(images, expected)
     assert labels.tolist() == expected_labels.tolist() == [0, 0, 0, 1, 1]
     assert (source.count, source.num_classes) == (5, 2)
+
+
+def test_shards_of_pixels_give_back_the_images_they_were_made_from(tmp_path):
+    for index in range(3):
+        save(tmp_path / "images" / f"{index}.png", picture(index))
+    pixels = load_autoencoder("identity")
+    encode_images(find_images(str(tmp_path / "images")), pixels, tmp_path / "shards", resolution=8, workers=0)
+    images, _ = all_of(ShardImages(LatentShards(tmp_path / "shards"), pixels))
+    assert torch.equal(images, all_of(FolderImages(str(tmp_path / "images"), resolution=8))[0])
 
 
 def test_shards_of_another_autoencoder_are_refused(shards):

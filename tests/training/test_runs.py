@@ -338,3 +338,13 @@ def test_a_run_dir_that_cannot_be_made_is_refused(small_run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         prepare(load_config("digits_debias.yaml", [*small_run, f"run_dir={tmp_path}/file/run"]))
+
+
+def test_remote_shards_train_through_a_cache_as_local_ones_do(make_run, digit_shards, tmp_path):
+    local, remote = make_run(in_folder(tmp_path, "local")), [f"data.shards=file://{digit_shards}"]
+    with pytest.raises(UserError, match=r"data\.cache=FOLDER"):
+        make_run(*remote)
+    cached = make_run(*remote, f"data.cache={tmp_path / 'cache'}", in_folder(tmp_path, "remote"))
+    local.train()
+    cached.train()
+    assert losses_of(cached) == losses_of(local)

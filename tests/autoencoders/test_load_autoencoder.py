@@ -115,7 +115,7 @@ def test_pickled_weights_are_not_read(vae_copy):
         load_autoencoder(str(vae_copy))
 
 
-def test_another_class_is_refused_by_name(vae_copy):
-    edit_config(vae_copy, _class_name="AutoencoderDC")
-    with pytest.raises(UserError, match=r"'AutoencoderDC'.*AutoencoderKL"):
+def test_another_class_is_refused_by_name_with_the_legal_ones(vae_copy):
+    edit_config(vae_copy, _class_name="AutoencoderKLWan")
+    with pytest.raises(UserError, match=r"'AutoencoderKLWan'.*AutoencoderDC, AutoencoderKL, AutoencoderTiny"):
         load_autoencoder(str(vae_copy))

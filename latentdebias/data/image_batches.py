@@ -1,0 +1,78 @@
+"""Decode and crop images in worker processes, in batches of one shard each."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from latentdebias.data.images import SourceImage
+from latentdebias.data.preprocess import centre_crop, decode_image
+from latentdebias.data.shards import Plan, Rejection
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Cropped images of one shard: uint8 pixels `(B, H, W, 3)`, black where an input was rejected.
+
+    `sizes` has each input's original width and height, None where it was rejected. numpy, not tensors: worker
+    processes then need no shared memory, of which containers give little.
+    """
+
+    shard: int
+    inputs: range
+    pixels: np.ndarray
+    sizes: list[tuple[int, int] | None]
+    rejected: list[Rejection]
+
+
+def decoded_batches(
+    images: list[SourceImage], plan: Plan, pending: list[int], batch_size: int, workers: int | None
+) -> DataLoader[DecodedBatch]:
+    """Batches in the order of `pending`, none across two shards, decoded in worker processes."""
+    size = -(-batch_size // plan.forward_batch) * plan.forward_batch
+    batches = [
+        (shard, inputs[start : start + size])
+        for shard in pending
+        for inputs in [plan.inputs_of(shard)]
+        for start in range(0, len(inputs), size)
+    ]
+    workers = min(4, os.cpu_count() or 1) if workers is None else workers
+    dataset = _DecodedBatches(images, batches, plan.resolution)
+    return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(batches)))
+
+
+class _DecodedBatches(Dataset[DecodedBatch]):
+    """Element i is the decoded `batches[i]`, made wherever the DataLoader asks for it."""
+
+    def __init__(self, images: list[SourceImage], batches: list[tuple[int, range]], resolution: int) -> None:
+        self.images = images
+        self.batches = batches
+        self.resolution = resolution
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> DecodedBatch:
+        shard, inputs = self.batches[number]
+        pixels = np.zeros((len(inputs), self.resolution, self.resolution, 3), np.uint8)
+        sizes: list[tuple[int, int] | None] = [None] * len(inputs)
+        rejected: list[Rejection] = []
+        for slot, index in enumerate(inputs):
+            source = self.images[index]
+            try:
+                image = _decode(source)
+                pixels[slot] = centre_crop(image, self.resolution)
+            # Pillow's readers raise nearly any exception on bad bytes, and one bad file must not end the job.
+            except Exception as error:
+                rejected.append(Rejection(source.name, f"{type(error).__name__}: {error}"))
+            else:
+                sizes[slot] = image.size
+        return DecodedBatch(shard, inputs, pixels, sizes, rejected)
+
+
+def _decode(source: SourceImage) -> Image.Image:
+    if source.fault:
+        raise ValueError(source.fault)
+    return decode_image(source.read())

@@ -1,0 +1,94 @@
+"""One image to encode, wherever it lies, and the ordered set of them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"])
+NO_LABEL = -1
+MAX_LABEL = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One input: bytes `offset .. offset + size` of the file `path` (`size` -1: to its end).
+
+    `label` is `NO_LABEL` without a class; `fault` says why the listing already refuses this input.
+    """
+
+    name: str
+    path: str
+    label: int = NO_LABEL
+    offset: int = 0
+    size: int = -1
+    fault: str = ""
+
+    def read(self) -> bytes:
+        """The bytes of the image file; whatever is wrong with them is an error of any kind."""
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The inputs in their order; `class_names` is empty where the source has labels without names, or no labels."""
+
+    images: list[SourceImage]
+    class_names: list[str]
+    num_classes: int
+
+    def fingerprint(self) -> str:
+        """sha256 over every input's name and label in order, which tells this list from another."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(json.dumps([image.name, image.label]).encode())
+        return digest.hexdigest()
+
+
+def with_class_indices(images: Iterable[SourceImage], unlabelled: str) -> ImageSet:
+    """The set of images that carry class indices without names, or none do.
+
+    Where some are labelled, `unlabelled` is the fault of those that are not.
+    """
+    images = list(images)
+    num_classes = 1 + max((image.label for image in images), default=NO_LABEL)
+    if num_classes:
+        images = [_refuse_unlabelled(image, unlabelled) for image in images]
+    return ImageSet(images, [], num_classes)
+
+
+def with_class_names(images: list[SourceImage], names: list[str], unlabelled: str) -> ImageSet:
+    """The set of images whose class names are `names`, one an image ("": none); sorted names become class indices."""
+    classes = sorted({name for name in names if name})
+    if not classes:
+        return ImageSet(images, [], 0)
+    index = {"": NO_LABEL} | {name: number for number, name in enumerate(classes)}
+    labelled = (replace(image, label=index[name]) for image, name in zip(images, names, strict=True))
+    return ImageSet([_refuse_unlabelled(image, unlabelled) for image in labelled], classes, len(classes))
+
+
+def _refuse_unlabelled(image: SourceImage, fault: str) -> SourceImage:
+    return replace(image, fault=fault) if image.label == NO_LABEL and not image.fault else image
+
+
+def class_index(text: str) -> int | None:
+    """The class index that `text` spells in ASCII digits, up to `MAX_LABEL`, or None."""
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_LABEL:
+        return None
+    return int(text)
+
+
+def image_files(folder: Path) -> Iterator[Path]:
+    """Every image at any depth below `folder`, in an order that does not depend on the file system."""
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield from (Path(where, name) for name in sorted(names) if is_image(name))
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name, without folders, is that of an image and not hidden."""
+    return name[:1] != "." and name.rpartition(".")[2].lower() in EXTENSIONS

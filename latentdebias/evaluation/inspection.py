@@ -1,0 +1,141 @@
+"""How well a shard set's latents give back the images that they were made from: pictures side by side, and scores."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import (
+    learned_perceptual_image_patch_similarity,
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+from torchvision.models import AlexNet_Weights
+
+from latentdebias.autoencoders import to_uint8
+from latentdebias.data.images import SourceImage, find_images
+from latentdebias.data.inspect import source_names
+from latentdebias.data.posterior import latent_means
+from latentdebias.data.preprocess import centre_crop, decode_image
+from latentdebias.data.reader import LatentShards
+from latentdebias.errors import UserError
+from latentdebias.evaluation.evaluator import evaluate, extract
+from latentdebias.evaluation.extractors import Extractor
+from latentdebias.evaluation.fid import FID
+from latentdebias.evaluation.images import Decoder, ImageBatch, ShardImages
+from latentdebias.sampling.images import save_grid
+
+LEVELS = 255.0
+COLUMNS = 8
+ROWS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """The images that a shard set was made from, in the set's order: an `ImageSource`.
+
+    They are found below `path` by the names in the set. Iterating raises `UserError` where one is missing.
+    """
+
+    shards: LatentShards
+    path: str
+    batch_size: int = 64
+
+    @property
+    def count(self) -> int:
+        return len(self.shards)
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.shards.num_classes or None
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        found = _listing(self.path)
+        for start in range(0, self.count, self.batch_size):
+            indices = np.arange(start, min(start + self.batch_size, self.count))
+            names = list(source_names(self.shards, indices))
+            if missing := [name for name in names if name not in found]:
+                raise UserError(
+                    f"{missing[0]!r}, an input of {self.shards.directory}, is not at {self.path!r}. Pass the "
+                    f"place that was encoded: --images DIR, or leave out --rfid."
+                )
+            resolution = self.shards.manifest.resolution
+            yield ImageBatch(torch.stack([_pixels(found[name], resolution) for name in names]))
+
+
+def find_sources(shards: LatentShards, indices: np.ndarray, path: str) -> list[Tensor | None]:
+    """The input `(3, H, W)` uint8 of each of the samples `indices`, which ascend; None where it is not at `path`."""
+    found = _listing(path)
+    resolution = shards.manifest.resolution
+    names = source_names(shards, indices)
+    return [_pixels(found[name], resolution) if name in found else None for name in names]
+
+
+def _listing(path: str) -> dict[str, SourceImage]:
+    return {image.name: image for image in find_images(path).images}
+
+
+def _pixels(source: SourceImage, resolution: int) -> Tensor:
+    try:
+        image = decode_image(source.read())
+        return torch.from_numpy(centre_crop(image, resolution).copy()).permute(2, 0, 1)
+    # Pillow's readers raise nearly any exception on bad bytes.
+    except Exception as error:
+        raise UserError(
+            f"{source.name!r} was encoded, and cannot be read any more ({type(error).__name__}: {error}). Put the "
+            f"image back, or inspect without --images."
+        ) from None
+
+
+def reconstruct(shards: LatentShards, autoencoder: Decoder, indices: np.ndarray) -> Tensor:
+    """The posterior means of samples `indices`, decoded: `(B, 3, H, W)` uint8 on the CPU."""
+    parts = []
+    for rows in np.array_split(indices, -(-len(indices) // ROWS_AT_ONCE)):
+        stored, _ = shards.read(rows, flipped=np.zeros(len(rows), dtype=bool))
+        means = latent_means(torch.from_numpy(stored), shards.manifest)
+        parts.append(to_uint8(autoencoder.decode(means)).cpu())
+    return torch.cat(parts)
+
+
+def reconstruction_scores(sources: Tensor, reconstructions: Tensor) -> dict[str, float | None]:
+    """PSNR in dB, SSIM and LPIPS of uint8 pairs `(B, 3, H, W)`, each the mean over the pairs.
+
+    SSIM: Wang et al. 2004, with its Gaussian window of 11 pixels. LPIPS: Zhang et al. 2018, with AlexNet; None where
+    torch's hub cache holds no weights of AlexNet, for nothing is downloaded.
+    """
+    original, given_back = sources.float(), reconstructions.float()
+    psnr = peak_signal_noise_ratio(given_back, original, data_range=LEVELS, dim=(1, 2, 3), reduction="elementwise_mean")
+    ssim = structural_similarity_index_measure(given_back, original, data_range=LEVELS)
+    assert isinstance(ssim, Tensor)
+    return {"psnr": float(psnr), "ssim": float(ssim), "lpips": _lpips(given_back, original)}
+
+
+def _lpips(images: Tensor, originals: Tensor) -> float | None:
+    if not alexnet_weights().is_file():
+        return None
+    images, originals = images / (LEVELS / 2) - 1, originals / (LEVELS / 2) - 1
+    return float(learned_perceptual_image_patch_similarity(images, originals, net_type="alex"))
+
+
+def alexnet_weights() -> Path:
+    """Where the torch hub keeps the weights that LPIPS needs."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
+
+
+def reconstruction_fid(shards: LatentShards, autoencoder: Decoder, path: str, extractor: Extractor) -> float:
+    """rFID: the FID between all inputs of the set, found below `path`, and what its latents decode to."""
+    decoded = extract(ShardImages(shards, autoencoder), extractor, len(shards), "reconstructions")
+    sources = extract(SourceImages(shards, path), extractor, len(shards), "sources")
+    return evaluate(decoded, sources, [FID()])["fid"]
+
+
+def contact_sheet(sources: list[Tensor | None], reconstructions: Tensor, path: Path) -> None:
+    """Write a PNG of each input beside its reconstruction, white where it is missing; without any, no place is kept."""
+    tiles = list(reconstructions)
+    if any(source is not None for source in sources):
+        white = torch.full_like(reconstructions[0], 255)
+        pairs = zip(sources, reconstructions, strict=True)
+        tiles = [tile for source, image in pairs for tile in (white if source is None else source, image)]
+    save_grid(torch.stack(tiles), COLUMNS, path)

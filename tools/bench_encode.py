@@ -1,0 +1,83 @@
+"""`bench.py encode`: the whole encoding job against the bare autoencoder at the same forward batch."""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from devices import default_device, open_device
+from diffusers.models import AutoencoderKL
+from PIL import Image
+from tqdm import tqdm
+
+from latentdebias.autoencoders import Autoencoder, load_autoencoder
+from latentdebias.data import encode_images, find_images
+from latentdebias.data.shards import FORWARD_BATCH
+
+RANDOM_SD = "random-sd"
+SOURCE_SIZE = (500, 375)
+
+
+def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
+    vae = f"hub id, folder, or {RANDOM_SD!r}: Stable Diffusion's network with random weights, which times alike"
+    parser.add_argument("--vae", default=RANDOM_SD, help=vae)
+    parser.add_argument("--resolution", type=int, default=256)
+    parser.add_argument("--num", type=int, default=64, help="images, JPEG of 500x375")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--device", default=default_device())
+
+
+def bench_encode(options: argparse.Namespace) -> None:
+    """Print images/s of both over the same number of images, and their ratio; the bare one runs before and after."""
+    device = open_device(options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        autoencoder = _random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
+        autoencoder = autoencoder or load_autoencoder(options.vae, device)
+        _write_images(Path(folder, "images"), options.num)
+        rates = [_bare(autoencoder, options)]
+        start = time.perf_counter()
+        encode_images(
+            find_images(str(Path(folder, "images"))),
+            autoencoder,
+            Path(folder, "shards"),
+            resolution=options.resolution,
+            workers=options.workers,
+        )
+        whole = options.num / (time.perf_counter() - start)
+        rates.append(_bare(autoencoder, options))
+    bare = sum(rates) / len(rates)
+    print(f"bare autoencoder   {rates[0]:10.2f} and {rates[1]:.2f} images/s")
+    print(f"whole job          {whole:10.2f} images/s, {whole / bare:.1%} of it")
+
+
+def _random_sd(folder: Path, device: torch.device) -> Autoencoder:
+    AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    ).save_pretrained(folder)
+    return load_autoencoder(str(folder), device)
+
+
+def _write_images(folder: Path, num: int) -> None:
+    """Smooth noise: JPEG files of a photograph's size and decoding time."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in tqdm(range(num), desc="write", leave=False):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8))
+        coarse.resize(SOURCE_SIZE, Image.Resampling.BICUBIC).save(folder / f"{index:06d}.jpg", quality=92)
+
+
+def _bare(autoencoder: Autoencoder, options: argparse.Namespace) -> float:
+    images = torch.rand(FORWARD_BATCH, 3, options.resolution, options.resolution, device=autoencoder.device) * 2 - 1
+    batches = -(-options.num // FORWARD_BATCH)
+    start = time.perf_counter()
+    for _ in tqdm(range(batches), desc="bare autoencoder", leave=False):
+        autoencoder.encode(images)
+    if autoencoder.device.type == "cuda":
+        torch.cuda.synchronize(autoencoder.device)
+    return batches * FORWARD_BATCH / (time.perf_counter() - start)

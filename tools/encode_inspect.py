@@ -1,0 +1,96 @@
+"""`encode.py inspect`: decoded latents beside their inputs, and how far apart the two are."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from devices import default_device, open_device
+from sampling_arguments import positive
+
+from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
+from latentdebias.data import LatentShards
+from latentdebias.data.inspect import ClassHistogram, class_histogram, summary
+from latentdebias.errors import UserError
+from latentdebias.evaluation import EXTRACTORS
+from latentdebias.evaluation.inspection import (
+    contact_sheet,
+    find_sources,
+    reconstruct,
+    reconstruction_fid,
+    reconstruction_scores,
+)
+from latentdebias.files import check_output_file
+
+
+def inspect(words: list[str]) -> None:
+    """Print what the set holds and how well it decodes, and write the contact sheet."""
+    arguments = _inspect_arguments(words)
+    shards = LatentShards(arguments.directory)
+    out = arguments.out or _beside(shards.directory.resolve())
+    if out.suffix != ".png":
+        raise UserError(f"--out {str(out)!r}: the contact sheet is a PNG; name a file that ends in .png.")
+    check_output_file(out)
+    if arguments.rfid and not arguments.images:
+        raise UserError("--rfid compares with the inputs: say where they are with --images DIR.")
+    made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
+    device = open_device(arguments.device)
+    # Before the work: missing weights of the extractor are an error of seconds.
+    extractor = EXTRACTORS.build(arguments.extractor).load().to(device) if arguments.rfid else None
+    autoencoder = load_this_autoencoder(made_with, arguments.vae or made_with.id, device)
+    indices = np.unique(np.linspace(0, len(shards) - 1, arguments.num).round().astype(np.int64))
+    images = reconstruct(shards, autoencoder, indices)
+    sources: list[torch.Tensor | None] = [None] * len(indices)
+    if arguments.images:
+        sources = find_sources(shards, indices, arguments.images)
+    contact_sheet(sources, images, out)
+
+    print(summary(shards.manifest, shards.directory))
+    print(_histogram_line(class_histogram(shards)))
+    print(_scores_line(sources, images))
+    if extractor:
+        fid = reconstruction_fid(shards, autoencoder, arguments.images, extractor)
+        print(f"rFID {fid:.3f} over {len(shards)} images ({extractor.identity})")
+    print(f"contact sheet: {out}")
+
+
+def _inspect_arguments(words: list[str]) -> argparse.Namespace:
+    description = "Show decoded latents beside their inputs, and score them."
+    parser = argparse.ArgumentParser(prog="encode.py inspect", description=description)
+    parser.add_argument("directory", metavar="DIR", type=Path, help="a finished set")
+    parser.add_argument("--images", metavar="DIR", help="what was encoded; without it no inputs are shown or compared")
+    parser.add_argument("--num", type=positive, default=8, help="samples on the sheet, evenly spaced (default 8)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: DIR.contact-sheet.png beside DIR")
+    parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the set's autoencoder is now (default: as it says)")
+    parser.add_argument("--rfid", action="store_true", help="also the FID of all reconstructions to all inputs")
+    parser.add_argument("--extractor", choices=EXTRACTORS.names(), default="inception", help="of --rfid")
+    parser.add_argument("--device", default=default_device())
+    return parser.parse_args(words)
+
+
+def _beside(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.contact-sheet.png")
+
+
+def _histogram_line(histogram: ClassHistogram | None) -> str:
+    if histogram is None:
+        return "no classes"
+    counts = histogram.counts
+    rarest = ", ".join(f"{name} ({count})" for name, count in histogram.rarest())
+    return (
+        f"{len(counts)} classes, samples in each: min {counts.min()}, median {np.median(counts):g}, "
+        f"max {counts.max()}; rarest: {rarest}"
+    )
+
+
+def _scores_line(sources: list[torch.Tensor | None], images: torch.Tensor) -> str:
+    shown = [number for number, source in enumerate(sources) if source is not None]
+    if not shown:
+        return "reconstruction not measured: no inputs were found; say where they are with --images DIR"
+    originals = torch.stack([source for source in sources if source is not None])
+    scores = reconstruction_scores(originals, images[shown])
+    lpips = "not measured (torch's hub cache holds no AlexNet)" if scores["lpips"] is None else f"{scores['lpips']:.4f}"
+    return (
+        f"reconstruction of {len(shown)} of {len(images)} shown: PSNR {scores['psnr']:.2f} dB, "
+        f"SSIM {scores['ssim']:.4f}, LPIPS {lpips}"
+    )
