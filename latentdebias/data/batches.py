@@ -20,6 +20,7 @@ from latentdebias.data.normalization import LatentNormalization, NormalizationKi
 from latentdebias.data.order import ORDERS
 from latentdebias.data.posterior import draw_latents
 from latentdebias.data.reader import LatentShards
+from latentdebias.data.worker_errors import ErrorsAsValues, raised
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 
@@ -141,13 +142,13 @@ class LatentBatches(Dataset[Batch]):
         """The batches of steps [first_step, last_step), read ahead by `data.workers` processes."""
         micro_steps = range(first_step * self.plan.accumulation, last_step * self.plan.accumulation)
         loader = DataLoader(
-            self,
+            ErrorsAsValues(self),
             batch_size=None,
             sampler=micro_steps,
             num_workers=self.options.workers,
             pin_memory=device.type == "cuda",
         )
-        for batch in loader:
+        for batch in raised(loader):
             yield batch.to(device)
 
 

@@ -8,7 +8,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, TypeVar
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
 
 from latentdebias.data.image_set import (
     EXTENSIONS,
@@ -20,8 +24,12 @@ from latentdebias.data.image_set import (
     with_class_indices,
     with_class_names,
 )
+from latentdebias.data.remote import open_seekable, read_range
 from latentdebias.errors import UserError
 
+Archive = TypeVar("Archive", Path, str)
+PATIENCE = 3
+"""Seconds without a progress bar."""
 MAX_LABEL_TEXT = 32
 LABEL_EXTENSION = "cls"
 END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
@@ -58,6 +66,15 @@ class ZipImage(SourceImage):
 
 
 @dataclass(frozen=True)
+class RemoteImage(SourceImage):
+    """A member of a tar at the address `path`."""
+
+    def read(self) -> bytes:
+        """The bytes of the image file; `UserError` where the address does not give them."""
+        return read_range(self.path, self.offset, self.size)
+
+
+@dataclass(frozen=True)
 class Member:
     """A file of an archive: its name there, where it is, and its text if it is a label."""
 
@@ -66,9 +83,10 @@ class Member:
     text: str = ""
 
 
-def list_archives(archives: list[Path], members_of: Callable[[Path], Iterator[Member]]) -> ImageSet:
+def list_archives(archives: list[Archive], members_of: Callable[[Archive], Iterator[Member]]) -> ImageSet:
     """The images of archives: WebDataset samples where any member is a `.cls`, else class folders or a flat list."""
-    listings = [list(members_of(archive)) for archive in archives]
+    bar = tqdm(archives, desc="list", unit="archive", delay=PATIENCE)
+    listings = [list(members_of(archive)) for archive in bar]
     if any(_is_label(member) for listing in listings for member in listing):
         images = [image for listing in listings for image in _webdataset_images(listing)]
         return with_class_indices(images, "no .cls member, while other samples have one")
@@ -149,37 +167,64 @@ def _class_folder(name: str, root: str) -> str:
 
 def tar_members(archive: Path) -> Iterator[Member]:
     """The files in an uncompressed tar; `UserError` where it is none, or cut short."""
+    try:
+        with archive.open("rb") as file:
+            yield from _tar_members(file, SourceImage(archive.name, str(archive)))
+    except OSError as error:
+        raise _no_tar(str(archive), error) from None
+
+
+def remote_tar_members(url: str) -> Iterator[Member]:
+    """As `tar_members`, at an address; `UserError` also where that does not answer."""
+    with open_seekable(url) as file:
+        yield from _tar_members(file, RemoteImage(PurePosixPath(urlsplit(url).path).name, url))
+
+
+def _tar_members(file: BinaryIO, archive: SourceImage) -> Iterator[Member]:
     end = 0
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for info in tar:
                 end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if not info.isdir():
                     yield _tar_member(archive, tar, info)
-        with archive.open("rb") as file:
-            file.seek(end)
-            closed = file.read(len(END_OF_ARCHIVE)) == END_OF_ARCHIVE
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
+        raise _no_tar(archive.path, error) from None
+    file.seek(end)
+    if file.read(len(END_OF_ARCHIVE)) != END_OF_ARCHIVE:
         raise UserError(
-            f"Images {str(archive)!r} cannot be read as an uncompressed tar ({error}). "
-            f"Check the path, decompress it, or copy it again."
-        ) from None
-    if not closed:
-        raise UserError(
-            f"Images {str(archive)!r}: cut short or damaged, for no end mark follows its last readable member "
+            f"Images {archive.path!r}: cut short or damaged, for no end mark follows its last readable member "
             f"(byte {end}). Copy it again."
         )
 
 
-def _tar_member(archive: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+def _no_tar(path: str, error: Exception) -> UserError:
+    return UserError(
+        f"Images {path!r} cannot be read as an uncompressed tar ({error}). "
+        f"Check the path, decompress it, or copy it again."
+    )
+
+
+def _tar_member(archive: SourceImage, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     plain = info.isreg() and not info.issparse()
-    fault = _name_fault(info.name) or ("" if plain else "no plain file but a link, a device or a sparse one")
-    image = SourceImage(
-        f"{archive.name}/{info.name}", str(archive), offset=info.offset_data, size=info.size, fault=fault
+    image = replace(
+        archive,
+        name=f"{archive.name}/{info.name}",
+        offset=info.offset_data,
+        size=info.size,
+        fault=_tar_fault(info, plain),
     )
     is_label = plain and info.name.endswith(f".{LABEL_EXTENSION}")
     reader = tar.extractfile(info) if is_label else None
     return Member(info.name, image, _text(reader.read(MAX_LABEL_TEXT)) if reader else "")
+
+
+def _tar_fault(info: tarfile.TarInfo, plain: bool) -> str:
+    if fault := _name_fault(info.name):
+        return fault
+    if not plain:
+        return "no plain file but a link, a device or a sparse one"
+    return f"{info.size} bytes; legal here are up to {MAX_IMAGE_BYTES}" if info.size > MAX_IMAGE_BYTES else ""
 
 
 def zip_members(archive: Path) -> Iterator[Member]:

@@ -1,6 +1,7 @@
 """Decode and crop images in worker processes, in batches of one shard each."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from latentdebias.data.images import SourceImage
 from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.shards import Plan, Rejection
+from latentdebias.data.worker_errors import ErrorsAsValues, raised
+from latentdebias.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class DecodedBatch:
 
 def decoded_batches(
     images: list[SourceImage], plan: Plan, pending: list[int], batch_size: int, workers: int | None
-) -> DataLoader[DecodedBatch]:
+) -> Iterator[DecodedBatch]:
     """Batches in the order of `pending`, none across two shards, decoded in worker processes."""
     size = -(-batch_size // plan.forward_batch) * plan.forward_batch
     batches = [
@@ -40,7 +43,8 @@ def decoded_batches(
     ]
     workers = min(4, os.cpu_count() or 1) if workers is None else workers
     dataset = _DecodedBatches(images, batches, plan.resolution)
-    return DataLoader(dataset, batch_size=None, num_workers=min(workers, len(batches)))
+    loader = DataLoader(ErrorsAsValues(dataset), batch_size=None, num_workers=min(workers, len(batches)))
+    return raised(loader)
 
 
 class _DecodedBatches(Dataset[DecodedBatch]):
@@ -64,6 +68,8 @@ class _DecodedBatches(Dataset[DecodedBatch]):
             try:
                 image = _decode(source)
                 pixels[slot] = centre_crop(image, self.resolution)
+            except UserError:
+                raise
             # Pillow's readers raise nearly any exception on bad bytes, and one bad file must not end the job.
             except Exception as error:
                 rejected.append(Rejection(source.name, f"{type(error).__name__}: {error}"))

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import braceexpand
 
-from latentdebias.data.image_archives import list_archives, tar_members, zip_members
+from latentdebias.data.image_archives import list_archives, remote_tar_members, tar_members, zip_members
 from latentdebias.data.image_datasets import is_saved_dataset, list_dataset
 from latentdebias.data.image_lists import list_csv, list_jsonl
 from latentdebias.data.image_set import (
@@ -17,29 +18,28 @@ from latentdebias.data.image_set import (
     image_files,
     is_image,
 )
+from latentdebias.data.remote import check_url
 from latentdebias.errors import UserError
 
 __all__ = ["NO_LABEL", "ImageSet", "SourceImage", "find_images"]
 
 LEGAL = (
     "a directory with a folder per class, a directory of images, a .csv or .jsonl list, .tar or .zip archives (a file, "
-    "a directory of them, or a pattern such as 'images/{000..009}.tar'), or a folder that datasets' save_to_disk wrote"
+    "a directory of them, or a pattern such as 'images/{000..009}.tar'; .tar also at https:// and s3:// addresses), or "
+    "a folder that datasets' save_to_disk wrote"
 )
 
 
 def find_images(source: str) -> ImageSet:
     """List `source`: class folders, a flat directory, a `.csv` or `.jsonl` list, archives, or a saved dataset.
 
-    Archives are `.tar` or `.zip`: one, a brace pattern, or a directory of them. `UserError` where it is missing,
-    empty, ambiguous, or an address (`pipe:`, `https:`, ...).
+    Archives are `.tar` or `.zip`: one, a brace pattern, or a directory of them; `.tar` also at addresses. `UserError`
+    where it is missing, empty, ambiguous, unreachable, or an address of another kind (`pipe:`, ...).
     """
-    if scheme := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source):
-        raise UserError(
-            f"Images {source!r}: {scheme[0]!r} addresses are refused; no command is run and nothing fetched. "
-            f"Copy the data here first and pass {LEGAL}."
-        )
     lister = LISTERS.get(Path(source).suffix)
-    if lister and not Path(source).is_dir():
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source):
+        found = _from_addresses(source)
+    elif lister and not Path(source).is_dir():
         found = lister([Path(path) for path in braceexpand.braceexpand(source)])
     elif Path(source).is_dir():
         found = _from_directory(Path(source))
@@ -56,6 +56,19 @@ LISTERS: dict[str, Callable[[list[Path]], ImageSet]] = {
     ".csv": list_csv,
     ".jsonl": list_jsonl,
 }
+
+
+def _from_addresses(source: str) -> ImageSet:
+    check_url(source)
+    urls = list(braceexpand.braceexpand(source))
+    for url in urls:
+        check_url(url)
+        if PurePosixPath(urlsplit(url).path).suffix != ".tar":
+            raise UserError(
+                f"Images {url!r}: at an address only .tar archives are read, not directories, lists or zips. Name the "
+                f"tars, as in 'https://HOST/images/{{000..009}}.tar', or copy the data here and pass {LEGAL}."
+            )
+    return list_archives(urls, remote_tar_members)
 
 
 def _from_directory(root: Path) -> ImageSet:

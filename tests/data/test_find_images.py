@@ -80,10 +80,8 @@ def test_two_images_under_one_key_are_a_fault(tmp_path):
     assert "two images" in image.fault
 
 
-@pytest.mark.parametrize(
-    "source", ["pipe:touch ran", "pipe:cat x.tar", "https://example.org/x.tar", "s3://bucket/x.tar"]
-)
-def test_addresses_are_refused_by_name(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", ["pipe:touch ran", "pipe:cat x.tar", "gopher://example.org/x.tar"])
+def test_other_addresses_are_refused_by_name(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="refused") as caught:
         find_images(source)

@@ -115,7 +115,7 @@ def test_two_ranks_give_the_bytes_of_one(workplace):
     ("arguments", "message"),
     [
         (["--resolution", "32", "--out", "OUT"], "Missing key 'images'"),
-        (["--images", "pipe:cat x.tar", "--resolution", "32", "--out", "OUT"], "'pipe:' addresses are refused"),
+        (["--images", "pipe:cat x.tar", "--resolution", "32", "--out", "OUT"], "'pipe:cat x.tar' is refused"),
         (["--images", "IMAGES", "--resolution", "big", "--out", "OUT"], "Bad value 'big' for 'resolution'"),
         (["--images", "IMAGES", "--out", "OUT", "--resolution", "32", "--vae", "./none"], "Autoencoder './none'"),
         (["--config", "TYPO", "--out", "OUT"], "Did you mean 'batch_size'"),
