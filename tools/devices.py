@@ -15,6 +15,8 @@ def open_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
     # torch asserts on backends that it was built without.
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]

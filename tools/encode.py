@@ -106,7 +106,7 @@ def _parse_options() -> EncodeOptions:
     )
     parser.add_argument("--forward-batch", help=forward)
     parser.add_argument("--workers", help="decoding processes (default: up to 4)")
-    parser.add_argument("--max-rejects", help="share of undecodable images above which it fails (default 0.01)")
+    parser.add_argument("--max-rejects", help="share of a process's inputs that may be undecodable (default 0.01)")
     parser.add_argument("--device", help="default: this rank's GPU, or cpu")
     parser.add_argument("--config", help="YAML file of these options; the command line wins")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it

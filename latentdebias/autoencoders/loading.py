@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError
 
 from latentdebias import digits
 from latentdebias.autoencoders.autoencoder import (
@@ -41,10 +42,18 @@ def load_autoencoder(
     if id_or_dir == PIXELS:
         return PixelAutoencoder(device)
     folder = _autoencoder_folder(id_or_dir)
-    family = _family(id_or_dir, folder)
-    vae = family.cls.from_pretrained(
-        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-    )
+    try:
+        family = _family(id_or_dir, folder)
+        vae = family.cls.from_pretrained(
+            folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"Autoencoder {id_or_dir!r} cannot be loaded from {folder}: {str(error)[:300]} If it is cut short or "
+            f"a pointer of git-lfs, fetch it again: hf download {id_or_dir}"
+        ) from None
     return DiffusersAutoencoder(vae, family, _identity(id_or_dir, folder, family, vae.config), device)
 
 

@@ -184,7 +184,7 @@ def _begin(out: Path, plan: Plan) -> None:
         out.mkdir(parents=True, exist_ok=True)
     if not (out / PLAN).exists():
         write_json(out / PLAN, plan)
-        return
+    # Read back in any case: another rank may have begun at the same moment, with another listing.
     old, new = dataclasses.asdict(read_plan(out)), dataclasses.asdict(plan)
     if differing := [name for name in new if old[name] != new[name]]:
         changes = "; ".join(f"{name} was {_short(old[name])} and is now {_short(new[name])}" for name in differing)
@@ -243,7 +243,7 @@ def _start_encoding(batch: DecodedBatch, encoder: LatentEncoder, plan: Plan) -> 
     for host, view in zip(on_host, views, strict=True):
         host.copy_(view, non_blocking=True)
     ready = torch.cuda.Event()
-    ready.record()
+    ready.record(torch.cuda.current_stream(encoder.device))
     return EncodedBatch(batch, on_host, ready)
 
 

@@ -1,5 +1,6 @@
 """Decode and crop images in worker processes, in batches of one shard each."""
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,16 @@ from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.shards import Plan, Rejection
 from latentdebias.data.worker_errors import ErrorsAsValues, raised
 from latentdebias.errors import UserError
+
+MACHINE_FAULTS = {
+    errno.EIO,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+}
 
 
 @dataclass(frozen=True)
@@ -81,4 +92,17 @@ class _DecodedBatches(Dataset[DecodedBatch]):
 def _decode(source: SourceImage) -> Image.Image:
     if source.fault:
         raise ValueError(source.fault)
-    return decode_image(source.read())
+    return decode_image(_read(source))
+
+
+def _read(source: SourceImage) -> bytes:
+    """The file's bytes; `UserError` where the machine failed and not the file, which must not count as rejected."""
+    try:
+        return source.read()
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno not in MACHINE_FAULTS:
+            raise
+        raise UserError(
+            f"{source.name} could not be read ({type(error).__name__}: {error}), which is a fault of the storage or "
+            f"the machine. Nothing was lost: run the same command again once it is mended, and it goes on from there."
+        ) from None

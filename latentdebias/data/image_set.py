@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from latentdebias.errors import UserError
+
 EXTENSIONS = frozenset(["jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"])
 NO_LABEL = -1
 MAX_LABEL = 2**31 - 1
@@ -83,10 +85,24 @@ def class_index(text: str) -> int | None:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Every image at any depth below `folder`, in an order that does not depend on the file system."""
-    for where, folders, names in os.walk(folder, followlinks=True):
+    """Every image at any depth below `folder`, in an order that does not depend on the file system.
+
+    `UserError` for a folder that cannot be listed, and for a link back to one that it is in: neither is passed over.
+    """
+    for where, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
         folders.sort()
+        _refuse_loops(Path(where), folders)
         yield from (Path(where, name) for name in sorted(names) if is_image(name))
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise UserError(f"The folder {error.filename} cannot be listed ({error.strerror}); make it readable or move it.")
+
+
+def _refuse_loops(where: Path, folders: list[str]) -> None:
+    for path in (where / name for name in folders if (where / name).is_symlink()):
+        if where.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"The link {path} leads back to a folder that it is in, {path.resolve()}; remove it.")
 
 
 def is_image(name: str) -> bool:

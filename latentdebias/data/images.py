@@ -40,7 +40,7 @@ def find_images(source: str) -> ImageSet:
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source):
         found = _from_addresses(source)
     elif lister and not Path(source).is_dir():
-        found = lister([Path(path) for path in braceexpand.braceexpand(source)])
+        found = lister([Path(path) for path in _expanded(source)])
     elif Path(source).is_dir():
         found = _from_directory(Path(source))
     else:
@@ -58,9 +58,16 @@ LISTERS: dict[str, Callable[[list[Path]], ImageSet]] = {
 }
 
 
+def _expanded(pattern: str) -> list[str]:
+    try:
+        return list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise UserError(f"Images {pattern!r}: the braces do not match ({error}); write x/{{000..009}}.tar") from None
+
+
 def _from_addresses(source: str) -> ImageSet:
     check_url(source)
-    urls = list(braceexpand.braceexpand(source))
+    urls = _expanded(source)
     for url in urls:
         check_url(url)
         if PurePosixPath(urlsplit(url).path).suffix != ".tar":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from latentdebias.data.shards import (
+    FORWARD_BATCH,
     INDEX_DTYPE,
     MANIFEST,
     NPY_HEADER,
@@ -150,6 +151,7 @@ def listed(items: list[str]) -> str:
 def _command_of(directory: Path, plan: Plan) -> str:
     """The command that `plan` came from: in a folder that was begun, any other is refused."""
     options = f" --samples-per-shard {plan.samples_per_shard}"
+    options += f" --forward-batch {plan.forward_batch}" * (plan.forward_batch != FORWARD_BATCH)
     options += " --flip" * plan.flips + " --dtype bf16" * (plan.precision == "bfloat16")
     return _command(directory, plan.autoencoder["id"], plan.resolution, options)
 

@@ -5,7 +5,9 @@ so a shard whose summary exists is complete. `plan.json` is written before the f
 """
 
 import dataclasses
+import io
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +160,21 @@ def read_plan(directory: Path) -> Plan:
 def read_manifest(directory: Path) -> Manifest:
     """The manifest of a finished set; `UserError` where it is missing, damaged, or of a newer format."""
     return _read(Manifest, directory / MANIFEST)
+
+
+def stored_array(data: bytes, plan: Plan) -> np.ndarray:
+    """The array in the bytes of a `.npy` member; `ValueError` for anything but one of the plan's shape and dtype.
+
+    Nothing is unpickled, unzipped or allocated on the word of the member's own header.
+    """
+    shape, dtype = plan.stored_shape, plan.stored_dtype
+    buffer = io.BytesIO(data)
+    fits = len(data) == NPY_HEADER + math.prod(shape) * dtype.itemsize
+    if not fits or np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError(f"no .npy of shape {shape} and dtype {dtype}")
+    if np.lib.format.read_array_header_1_0(buffer) != (shape, False, dtype):
+        raise ValueError(f"its header states another shape than {shape} or another dtype than {dtype}")
+    return np.frombuffer(data, dtype, offset=NPY_HEADER).reshape(shape)
 
 
 def write_manifest(directory: Path, plan: Plan, summaries: list[ShardSummary]) -> Manifest:

@@ -4,7 +4,6 @@ Of webdataset only the tar iterator, the grouping and the shuffle buffer are use
 run commands and unpickle, never see an address or a member.
 """
 
-import io
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from latentdebias.data.epochs import Share, StoredBatch
 from latentdebias.data.images import NO_LABEL
 from latentdebias.data.order import permutation
 from latentdebias.data.remote import check_url, member_url, open_url, read_remote_manifest
-from latentdebias.data.shards import Manifest, ShardRecord
+from latentdebias.data.shards import Manifest, ShardRecord, stored_array
 from latentdebias.errors import UserError
 
 LATENT, FLIP, LABEL, ABOUT = "latent.npy", "flip.npy", "cls", "json"
@@ -88,16 +87,9 @@ class StreamedShards:
         if view not in sample:
             raise UserError(f"{where} has no {view}. Check the set with: python tools/encode.py verify DIRECTORY")
         try:
-            array: np.ndarray = np.load(io.BytesIO(sample[view]), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise UserError(f"{view} of {where} is damaged ({error}). Make its shard again.") from None
-        shape, dtype = self.manifest.stored_shape, self.manifest.stored_dtype
-        if array.shape != shape or array.dtype != dtype:
-            raise UserError(
-                f"{view} of {where} is {array.dtype} {array.shape}, and the manifest states {dtype} {shape}. "
-                f"Make its shard again."
-            )
-        return array
+            return stored_array(sample[view], self.manifest)
+        except ValueError as error:
+            raise UserError(f"{view} of {where} is damaged: {error}. Make its shard again.") from None
 
 
 def deal(shards: list[ShardRecord], share: Share, epoch: int) -> Iterator[Piece]:

@@ -1,5 +1,6 @@
 """How well a shard set's latents give back the images that they were made from: pictures side by side, and scores."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ def find_sources(shards: LatentShards, indices: np.ndarray, path: str) -> list[T
 
 
 def _listing(path: str) -> dict[str, SourceImage]:
-    return {image.name: image for image in find_images(path).images}
+    """The usable inputs by name; a name that two of them share says nothing, and is left out."""
+    usable = [image for image in find_images(path).images if not image.fault]
+    count = Counter(image.name for image in usable)
+    return {image.name: image for image in usable if count[image.name] == 1}
 
 
 def _pixels(source: SourceImage, resolution: int) -> Tensor:

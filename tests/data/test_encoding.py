@@ -14,6 +14,7 @@ from PIL import Image
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.data import LatentShards, encode_images, find_images
+from latentdebias.data.images import SourceImage
 from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.shards import read_manifest
 from latentdebias.errors import UserError
@@ -333,3 +334,12 @@ def test_summary_records_the_sums_of_its_shard(encode):
     summary = json.loads((encode() / "shard-000004.json").read_text())
     assert summary["count"] == 1
     assert summary["sums"]["values"] == 2 * 16
+
+
+def test_a_fault_of_the_storage_ends_the_job_and_rejects_nothing(encode, monkeypatch):
+    def broken(self):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(SourceImage, "read", broken)
+    with pytest.raises(UserError, match="fault of the storage"):
+        encode(max_reject_share=1.0)

@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 
 import pytest
@@ -142,3 +143,29 @@ def test_fingerprint_tells_lists_apart(tmp_path):
     assert find_images(str(tmp_path)).fingerprint() == first
     touch(tmp_path / "b/2.png")
     assert find_images(str(tmp_path)).fingerprint() != first
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    touch(tmp_path / "images" / "cat" / "a.jpg")
+    real = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "cat":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match="cannot be listed"):
+        find_images(str(tmp_path / "images"))
+
+
+def test_a_link_back_to_its_own_folder_is_refused(tmp_path):
+    touch(tmp_path / "images" / "cat" / "a.jpg")
+    (tmp_path / "images" / "cat" / "again").symlink_to(tmp_path / "images")
+    with pytest.raises(UserError, match="leads back"):
+        find_images(str(tmp_path / "images"))
+
+
+def test_unbalanced_braces_are_an_error():
+    with pytest.raises(UserError, match="braces do not match"):
+        find_images("images/{000..009.tar")

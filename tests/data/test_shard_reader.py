@@ -106,7 +106,7 @@ def test_a_damaged_shard_is_refused_at_start_by_name_with_the_command(encode, co
     assert name in message
     assert "1 of 5" in message
     command = f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae pool --resolution 32"
-    assert f"{command} --samples-per-shard 5 --flip" in message
+    assert f"{command} --samples-per-shard 5 --forward-batch 4 --flip" in message
     for part in directory.glob("shard-000001.*"):
         part.unlink()
     assert contents(encode()) == before
@@ -145,8 +145,9 @@ def test_the_command_for_an_unfinished_set_is_that_of_its_plan_whatever_the_conf
     directory = encode(encoder=halves, rank=0, world_size=2)
     with pytest.raises(UserError) as caught:
         LatentShards(directory, "other/vae", 256)
-    assert f"--out {directory} --vae pool --resolution 32 --samples-per-shard 5 --flip --dtype bf16" in str(
-        caught.value
+    assert (
+        f"--out {directory} --vae pool --resolution 32 --samples-per-shard 5 --forward-batch 4 --flip --dtype bf16"
+        in str(caught.value)
     )
     assert "other/vae" not in str(caught.value)
 
