@@ -37,8 +37,8 @@ def bench_encode(options: argparse.Namespace) -> None:
         autoencoder = autoencoder or load_autoencoder(options.vae, device)
         _write_images(Path(folder, "images"), options.num)
         torch.backends.cudnn.deterministic = True  # as tools/encode.py sets it
-        _bare(autoencoder, argparse.Namespace(**{**vars(options), "num": 1}))  # kernels are chosen at the first call
-        rates = [_bare(autoencoder, options)]
+        _bare(autoencoder, options.resolution, 1)  # kernels are chosen at the first call
+        rates = [_bare(autoencoder, options.resolution, options.num)]
         start = time.perf_counter()
         encode_images(
             find_images(str(Path(folder, "images"))),
@@ -48,7 +48,7 @@ def bench_encode(options: argparse.Namespace) -> None:
             workers=options.workers,
         )
         whole = options.num / (time.perf_counter() - start)
-        rates.append(_bare(autoencoder, options))
+        rates.append(_bare(autoencoder, options.resolution, options.num))
     bare = sum(rates) / len(rates)
     print(f"bare autoencoder   {rates[0]:10.2f} and {rates[1]:.2f} images/s")
     print(f"whole job          {whole:10.2f} images/s, {whole / bare:.1%} of it")
@@ -74,11 +74,12 @@ def _write_images(folder: Path, num: int) -> None:
         coarse.resize(SOURCE_SIZE, Image.Resampling.BICUBIC).save(folder / f"{index:06d}.jpg", quality=92)
 
 
-def _bare(autoencoder: Autoencoder, options: argparse.Namespace) -> float:
-    images = torch.rand(FORWARD_BATCH, 3, options.resolution, options.resolution, device=autoencoder.device) * 2 - 1
+def _bare(autoencoder: Autoencoder, resolution: int, num: int) -> float:
+    """Images/s of the autoencoder alone, over `num` images or the next whole batch."""
+    images = torch.rand(FORWARD_BATCH, 3, resolution, resolution, device=autoencoder.device) * 2 - 1
     # As the job lays images out, which is the faster way on a CPU.
     images = images.contiguous(memory_format=torch.channels_last)
-    batches = -(-options.num // FORWARD_BATCH)
+    batches = -(-num // FORWARD_BATCH)
     start = time.perf_counter()
     for _ in tqdm(range(batches), desc="bare autoencoder", leave=False):
         autoencoder.encode(images)
