@@ -259,16 +259,13 @@ def _forward(images: Tensor, encoder: LatentEncoder, plan: Plan) -> Tensor:
 
 def finalize(out: Path, plan: Plan) -> Manifest | None:
     """Write and return the manifest if every shard of the plan is complete, else None."""
-    summaries = list(_summaries(out, plan))
-    if len(summaries) < plan.num_shards:
-        return None
+    summaries: list[ShardSummary] = []
+    for shard in range(plan.num_shards):
+        summary = complete_summary(out, shard_name(shard))
+        if summary is None:
+            return None
+        summaries.append(summary)
     if not any(summary.count for summary in summaries):
         reason = next(rejection.reason for summary in summaries for rejection in summary.rejected)
         raise UserError(f"All {plan.num_inputs} inputs were rejected, the first because of {reason}.")
     return write_manifest(out, plan, summaries)
-
-
-def _summaries(out: Path, plan: Plan) -> Iterator[ShardSummary]:
-    for shard in range(plan.num_shards):
-        if summary := complete_summary(out, shard_name(shard)):
-            yield summary

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentdebias.data.members import read_index, read_sample
+from latentdebias.data.members import read_sample
 from latentdebias.data.reader import LatentShards
-from latentdebias.data.shards import Manifest, tar_path
+from latentdebias.data.shards import Manifest, read_index, tar_path
 
 RAREST = 3
 
@@ -47,7 +47,7 @@ def source_names(shards: LatentShards, indices: np.ndarray) -> Iterator[str]:
         if len(rows):
             with tar_path(shards.directory, shard.name).open("rb") as file:
                 for row in read_index(shards.directory, shard.name)[rows]:
-                    yield read_sample(file, row).source
+                    yield read_sample(file, row, shards.manifest).source
 
 
 def summary(manifest: Manifest, directory: Path) -> str:

@@ -1,6 +1,5 @@
 """One stored sample as its tar holds it, found by the shard's index without reading what comes before."""
 
-import io
 import json
 import tarfile
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from latentdebias.data.shards import NPY_HEADER, index_path
+from latentdebias.data.shards import NPY_HEADER, Plan, stored_array
 from latentdebias.errors import UserError
 
 LATENT, FLIP, ABOUT = "latent.npy", "flip.npy", "json"
@@ -25,20 +24,15 @@ class StoredSample:
     original_size: tuple[int, int]
 
 
-def read_index(directory: Path, name: str) -> np.ndarray:
-    """The rows `INDEX_DTYPE` of shard `name`, one a sample."""
-    return np.load(index_path(directory, name), allow_pickle=False)
-
-
-def read_sample(file: BinaryIO, row: np.void) -> StoredSample:
+def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
     """The sample of the open tar `file` at index row `row`; `UserError` where the tar does not hold it."""
     members = _read_members(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
     try:
         about = json.loads(members[ABOUT])
         width, height = about["original_size"]
-        flipped = _array(members[FLIP]) if row["flip"] >= 0 else None
-        return StoredSample(_array(members[LATENT]), flipped, about["source"], (width, height))
-    except (KeyError, TypeError, ValueError, EOFError) as error:
+        flipped = stored_array(members[FLIP], plan) if row["flip"] >= 0 else None
+        return StoredSample(stored_array(members[LATENT], plan), flipped, about["source"], (width, height))
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file.name} holds no whole sample at byte {row['latent']}, where its index has one "
             f"({type(error).__name__}: {error}). Check the set with: python tools/encode.py verify "
@@ -63,7 +57,3 @@ def _read_members(file: BinaryIO, start: int) -> dict[str, bytes]:
     except tarfile.TarError:
         pass  # what is missing from `members` is reported by name
     return members
-
-
-def _array(data: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(data), allow_pickle=False)

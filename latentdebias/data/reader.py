@@ -18,6 +18,7 @@ from latentdebias.data.shards import (
     ShardRecord,
     complete_summary,
     index_path,
+    read_index,
     read_manifest,
     read_plan,
     shard_name,
@@ -52,7 +53,7 @@ class LatentShards:
         self.manifest: Manifest = read_manifest(self.directory)
         self.latent_shape = self.manifest.latent_shape
         self.num_classes = self.manifest.num_classes
-        indexes = [_load_index(self.directory, shard) for shard in self.manifest.shards]
+        indexes = [read_index(self.directory, shard.name) for shard in self.manifest.shards]
         self._index = np.concatenate(indexes)
         self._shard_of = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])
         self._descriptors: dict[int, int] = {}
@@ -169,7 +170,7 @@ def _fault(directory: Path, shard: ShardRecord, manifest: Manifest) -> str:
         return f"{path.name} has {path.stat().st_size} bytes instead of {shard.size}"
     name = index_path(directory, shard.name).name
     try:
-        index = _load_index(directory, shard)
+        index = read_index(directory, shard.name)
     except FileNotFoundError:
         return f"{name} is missing"
     except (OSError, ValueError, EOFError) as error:
@@ -179,10 +180,6 @@ def _fault(directory: Path, shard: ShardRecord, manifest: Manifest) -> str:
     if shard.count and not _ends_hold_arrays(path, index):
         return f"{path.name} is overwritten: its index points at bytes that are no array"
     return ""
-
-
-def _load_index(directory: Path, shard: ShardRecord) -> np.ndarray:
-    return np.load(index_path(directory, shard.name), allow_pickle=False)
 
 
 def _ends_hold_arrays(path: Path, index: np.ndarray) -> bool:

@@ -139,6 +139,11 @@ def index_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.index.npy"
 
 
+def read_index(directory: Path, name: str) -> np.ndarray:
+    """The rows `INDEX_DTYPE` of shard `name`, one a sample."""
+    return np.load(index_path(directory, name), allow_pickle=False)
+
+
 def summary_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.json"
 
@@ -174,7 +179,7 @@ def stored_array(data: bytes, plan: Plan) -> np.ndarray:
         raise ValueError(f"no .npy of shape {shape} and dtype {dtype}")
     if np.lib.format.read_array_header_1_0(buffer) != (shape, False, dtype):
         raise ValueError(f"its header states another shape than {shape} or another dtype than {dtype}")
-    return np.frombuffer(data, dtype, offset=NPY_HEADER).reshape(shape)
+    return np.frombuffer(data, dtype, offset=NPY_HEADER).reshape(shape).copy()
 
 
 def write_manifest(directory: Path, plan: Plan, summaries: list[ShardSummary]) -> Manifest:

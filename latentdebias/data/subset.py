@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from latentdebias.data.derived import derived_plan, new_set
 from latentdebias.data.images import NO_LABEL
-from latentdebias.data.members import StoredSample, read_index, read_sample
+from latentdebias.data.members import StoredSample, read_sample
 from latentdebias.data.reader import LatentShards
-from latentdebias.data.shards import PLAN, Manifest, ShardRecord, tar_path, write_json, write_manifest
+from latentdebias.data.shards import PLAN, Manifest, read_index, tar_path, write_json, write_manifest
 from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError, legal_choices
 
@@ -50,7 +50,7 @@ def subset(out: Path, directory: Path, selection: Selection) -> Manifest:
         class_names=[manifest.class_names[label] for label in classes] if manifest.class_names else [],
     )
     new_label = {label: number for number, label in enumerate(classes)} | {NO_LABEL: NO_LABEL}
-    samples = _stored(directory, manifest.shards, indexes, chosen)
+    samples = _stored(directory, manifest, indexes, chosen)
     with new_set(out) as fresh, tqdm(desc="subset", unit="sample", total=len(chosen)) as bar:
         write_json(fresh / PLAN, plan)
         summaries = []
@@ -112,11 +112,11 @@ def _choose_per_class(
 
 
 def _stored(
-    directory: Path, shards: list[ShardRecord], indexes: list[np.ndarray], chosen: np.ndarray
+    directory: Path, manifest: Manifest, indexes: list[np.ndarray], chosen: np.ndarray
 ) -> Iterator[tuple[int, StoredSample]]:
     """Label and content of the samples numbered `chosen`, which ascend, so that each tar is opened once."""
     first = 0
-    for shard, index in zip(shards, indexes, strict=True):
+    for shard, index in zip(manifest.shards, indexes, strict=True):
         rows = chosen[(chosen >= first) & (chosen < first + len(index))] - first
         first += len(index)
         if not len(rows):
@@ -128,4 +128,4 @@ def _stored(
                     f"python tools/encode.py verify {directory}"
                 )
             for row in index[rows]:
-                yield int(row["label"]), read_sample(file, row)
+                yield int(row["label"]), read_sample(file, row, manifest)
