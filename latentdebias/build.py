@@ -31,6 +31,7 @@ from latentdebias.training.engine import Engine, check_deepspeed_options
 from latentdebias.training.loss_meter import LossMeter
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
+from latentdebias.training.run_state import RunState
 from latentdebias.training.sample_grid import SampleGrid
 from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
 
@@ -42,6 +43,8 @@ FREE_ON_RESUME = {
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "keep_every",
+        "max_skipped",
         "sample_every",
         "export_every",
     },
@@ -188,7 +191,11 @@ class Run:
         )
         self.ema = PartitionedEMA(self.engine.fp32_partitions(), training.ema_decay)
         self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints", self.engine, self.ema, self._settings(), training.keep_checkpoints
+            self.run_dir / "checkpoints",
+            RunState(self.engine, self.ema),
+            self._settings(),
+            training.keep_checkpoints,
+            training.keep_every,
         )
 
     def train(self) -> None:
@@ -289,6 +296,4 @@ class Run:
         return {
             **settings,
             "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
-            "deepspeed.zero_optimization.stage": self.engine.zero_stage,
-            "ranks": self.plan.world_size,
         }

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -16,6 +14,7 @@ class PartitionedEMA:
         self.decay = decay
         self.partitions = partitions
         self.average = [partition.detach().clone() for partition in partitions]
+        self.averages = {f"ema-{decay}": self.average}
 
     @torch.no_grad()
     def update(self) -> None:
@@ -35,10 +34,3 @@ class PartitionedEMA:
     @torch.no_grad()
     def _write(self, values: list[Tensor]) -> None:
         torch._foreach_copy_(self.partitions, values)
-
-    def save(self, path: Path) -> None:
-        save_file({str(i): average for i, average in enumerate(self.average)}, path)
-
-    def load(self, path: Path) -> None:
-        for i, average in load_file(path).items():
-            self.average[int(i)].copy_(average)

@@ -34,6 +34,8 @@ class TrainingOptions:
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 10_000
     keep_checkpoints: PositiveInt = 2
+    keep_every: NonNegativeInt = 0
+    max_skipped: PositiveInt = 20
     sample_every: NonNegativeInt = 0
     export_every: NonNegativeInt = 0
 
@@ -105,16 +107,19 @@ class Logging:
         if state.step % self.options.log_every and state.step != self.options.steps:
             return
         loss, loss_by_t = self.meter.report()
-        if not torch.isfinite(torch.tensor(loss)):
+        skipped, in_a_row = self.engine.skipped()
+        if in_a_row >= self.options.max_skipped:
             raise UserError(
-                f"The loss is {loss} at step {state.step}. Lower optimizer.lr, set training.grad_clip, or cap the "
-                f"weighting with max_weight; a rerun resumes from the last checkpoint."
+                f"The gradient was not finite in the last {in_a_row} updates up to step {state.step}, which were all "
+                f"skipped (training.max_skipped is {self.options.max_skipped}). Lower optimizer.lr, set "
+                f"training.grad_clip, or cap the weighting with max_weight; a rerun resumes from the last checkpoint."
             )
         if self.log is not None:
             record = {
                 "loss": loss,
                 "lr": self.optimizer.lr_at(state.step - 1),
                 "grad_norm": self.engine.grad_norm(),
+                "skipped_updates": skipped,
                 "images_per_second": self._images_per_second(state.step),
                 "loss_by_t": loss_by_t,
             }
@@ -131,14 +136,18 @@ class Logging:
 
 
 class Checkpointing:
-    """Hook: a checkpoint every `checkpoint_every` steps and at the end."""
+    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end."""
 
     def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
         self.checkpoints, self.options = checkpoints, options
 
     def __call__(self, state: TrainState) -> None:
-        if state.step % self.options.checkpoint_every == 0 or state.step == self.options.steps:
+        self.checkpoints.check()
+        last = state.step == self.options.steps
+        if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)
+        if last:
+            self.checkpoints.finish()
 
 
 class WithAverage:
