@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
@@ -30,7 +29,6 @@ class TrainingOptions:
     seed: NonNegativeInt = 0
     precision: Precision = "bf16"
     grad_clip: NonNegativeFloat = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 10_000
     keep_checkpoints: PositiveInt = 2
@@ -81,7 +79,7 @@ class Trainer:
             self.engine.step()
             if boundary:
                 self.state.step += 1
-                self.ema.update()
+                self.ema.update(self.state.step)
                 for hook in self.hooks:
                     hook(self.state)
                 self.meter.next_step()
@@ -151,17 +149,17 @@ class Checkpointing:
 
 
 class WithAverage:
-    """Hook: every `every` steps (0: never), hand the whole EMA weights to `use` on rank 0, while the others wait."""
+    """Hook: every `every` steps (0: never), hand the whole average `name` to `use` on rank 0; the others wait."""
 
-    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, use: UseWeights | None) -> None:
-        self.every, self.engine, self.ema, self.use = every, engine, ema, use
+    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, name: str, use: UseWeights | None) -> None:
+        self.every, self.engine, self.ema, self.name, self.use = every, engine, ema, name, use
 
     def __call__(self, state: TrainState) -> None:
         if self.every and state.step % self.every == 0:
             self.now(state.step)
 
     def now(self, step: int) -> None:
-        with self.ema.swapped_in():
+        with self.ema.swapped_in(self.name):
             weights = self.engine.gathered_weights()
         if distributed.rank() == 0 and self.use is not None:
             self.use(step, weights)
