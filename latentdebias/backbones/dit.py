@@ -1,7 +1,7 @@
 """DiT: a transformer whose blocks are modulated by time and class, with adaLN-Zero (Peebles & Xie 2022).
 
-The options beyond DiT are those that LightningDiT (Yao et al. 2025, table 2) measures, and register tokens (Darcet et
-al. 2024); each default is DiT's.
+The options beyond DiT are those that LightningDiT (Yao et al. 2025) adds, and register tokens (Darcet et al. 2024);
+each default is DiT's.
 """
 
 from collections.abc import Callable
@@ -155,8 +155,9 @@ class DiTSpec(BackboneSpec):
     """A DiT of any size.
 
     `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on whole grid coordinates, as EVA-02 and
-    LightningDiT rotate; LightningDiT's own choice is norm rms, mlp swiglu, positions sincos_rope. `registers` learned
-    tokens run along with the patches, have no position, and are not read out.
+    LightningDiT rotate. LightningDiT's own choice is norm rms (there with weights, which adaLN's scale makes
+    redundant), mlp swiglu, positions sincos_rope. `registers` learned tokens run along with the patches, have no
+    position, and are not read out.
     """
 
     width: PositiveInt
