@@ -51,15 +51,16 @@ class OptimizerOptions:
 def start_distributed() -> None:
     """Join the launcher's process group, or make one of a single process.
 
-    Raises `UserError` under srun without MASTER_ADDR and MASTER_PORT.
+    Raises `UserError` under srun or mpirun without MASTER_ADDR and MASTER_PORT.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     try:
         distributed.export_launcher_variables()
     except KeyError as missing:
         raise UserError(
-            f"srun started {distributed.world_size()} processes, and {missing} is not set; export MASTER_ADDR (the "
-            f"first host of `scontrol show hostnames`) and MASTER_PORT (a free port) before srun."
+            f"{distributed.world_size()} processes were started, and {missing} is not set: where they meet. Export "
+            f"MASTER_ADDR (the host of rank 0; under Slurm the first of `scontrol show hostnames`) and MASTER_PORT (a "
+            f"free port there); mpirun passes them on with -x MASTER_ADDR -x MASTER_PORT."
         ) from None
     # Else every CPU run compiles a shared-memory all-reduce first, which needs a C++ compiler; gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
