@@ -1,10 +1,9 @@
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launching import LAUNCHER_VARIABLES, ROOT, Launched
+from launching import ROOT, Launched, environment_without_launcher
 
 
 @pytest.fixture(scope="module")
@@ -15,10 +14,9 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., L
     def start(launcher: list[str], run_dir: Path, *overrides: str) -> Launched:
         sets = [part for change in (f"run_dir={run_dir}", *overrides) for part in ("--set", change)]
         command = [*launcher, "tools/train.py", "--config", "digits_debias.yaml", *sets]
-        environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
         err = tmp_path_factory.mktemp("launch") / "err"
         with err.open("w") as file:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+            process = subprocess.Popen(command, cwd=ROOT, env=environment_without_launcher(), stdout=file, stderr=file)
         started.append(Launched(run_dir, process, err))
         return started[-1]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -26,6 +27,11 @@ def deepspeed() -> list[str]:
 
 def torchrun() -> list[str]:
     return [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
+
+
+def environment_without_launcher() -> dict[str, str]:
+    """This process's environment, without what an earlier process group of its own has left there."""
+    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
 
 
 def rows(run_dir: Path) -> list[str]:

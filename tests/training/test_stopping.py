@@ -4,7 +4,7 @@ import socket
 import time
 
 import pytest
-from run_files import checkpoints_of
+from run_files import checkpoints_of, losses_of
 
 from latentdebias.training.agreement import Agreement
 from latentdebias.training.stopping import REASONS, SIGNALS, Stopping, StopRequest, stop_signals, unless_stopped
@@ -91,9 +91,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_signalled_run_stops_with_a_checkpoint_and_resumes_bit_for_bit(
-    make_run, losses_of, tmp_path, capsys, workers
-):
+def test_a_signalled_run_stops_with_a_checkpoint_and_resumes_bit_for_bit(make_run, tmp_path, capsys, workers):
     same = ["training.steps=12", "training.checkpoint_every=100", f"data.workers={workers}"]
     whole = make_run(*same, f"run_dir={tmp_path / 'whole'}")
     assert not whole.train().stopped_by
