@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from latentdebias.export.ema_snapshots import SnapshotFolder
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
+from latentdebias.training.agreement import Agreement
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, check_deepspeed_options
@@ -36,7 +38,9 @@ from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.run_state import RunState
 from latentdebias.training.sample_grid import SampleGrid
-from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
+from latentdebias.training.stopping import Stopping, StopRequest, unless_stopped
+from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, UseWeights, WithAverage
+from latentdebias.training.watchdog import Watchdog
 
 # Settings that may change between a checkpoint and the run that resumes it.
 FREE_ON_RESUME = {
@@ -50,6 +54,8 @@ FREE_ON_RESUME = {
         "max_skipped",
         "sample_every",
         "export_every",
+        "stop_within",
+        "hang_timeout",
     },
     "ema": {"snapshot_every"},
     "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
@@ -203,10 +209,13 @@ class Run:
             training.keep_every,
         )
 
-    def train(self) -> None:
-        """Resume where there is a checkpoint, train to the last step, and export the model directory."""
+    def train(self) -> TrainState:
+        """Resume where there is a checkpoint, train to the last step, and export the model directory.
+
+        A signal or the end of the launcher stops it earlier, after a checkpoint; the answer's `stopped_by` says which.
+        """
         with run_lock(self.run_dir, self.engine.device):
-            self._train(self.checkpoints.resume(), self.config.training.steps)
+            return self._train(self.checkpoints.resume(), self.config.training.steps)
 
     def export(self, average: str) -> None:
         """Write the model directory of the newest checkpoint's `average`, without training."""
@@ -216,7 +225,7 @@ class Run:
                 raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")
             self._write_model(step, average)
 
-    def _train(self, first: int, last: int) -> None:
+    def _train(self, first: int, last: int) -> TrainState:
         if first > last:
             raise UserError(
                 f"{self.run_dir} has trained {first} steps, and training.steps is {last}; raise it with --set "
@@ -226,14 +235,31 @@ class Run:
             write_config(self.config, self.run_dir / "config.yaml")
             if self.config.ema.snapshot_every:
                 self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
-        state = TrainState(first)
-        with self._log(first, last) as log:
-            hooks, meter = self._hooks(log, first)
-            batches = self.batches.loader(first, last, self.engine.device)
-            options = self.config.training
-            optimizer = self.config.optimizer
+        options, optimizer = self.config.training, self.config.optimizer
+        state, request = TrainState(first), StopRequest()
+        with (
+            self._log(first, last) as log,
+            Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
+            closing(self.batches.loader(first, last, self.engine.device)) as batches,
+        ):
+            hooks, meter = self._hooks(log, first, watchdog)
+            agreement = Agreement(1)
+            hooks = [watchdog.beat, Stopping(request, agreement), *hooks]
             Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
-        self._write_model(state.step, self.config.ema.first)
+            agreement.close()
+        if state.stopped_by:
+            self._say_stopped(state)
+        else:
+            self._write_model(state.step, self.config.ema.first)
+        return state
+
+    def _say_stopped(self, state: TrainState) -> None:
+        if distributed.rank() == 0:
+            line = (
+                f"stopped at step {state.step} on {state.stopped_by}; the checkpoint is in "
+                f"{self.checkpoints.directory}; the same command resumes"
+            )
+            print(line, file=sys.stderr, flush=True)
 
     def _write_model(self, step: int, average: str) -> None:
         WithAverage(0, self.engine, self.ema, average, functools.partial(self._export, average)).now(step)
@@ -247,7 +273,7 @@ class Run:
             if log is not None:
                 log.close()
 
-    def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
+    def _hooks(self, log: RunLog | None, first: int, watchdog: Watchdog) -> tuple[list[Hook], LossMeter]:
         options, meter = self.config.training, LossMeter(self.engine.device)
         average = self.config.ema.first
         logging = Logging(log, meter, self.engine, self.config.optimizer, options)
@@ -256,13 +282,17 @@ class Run:
             logging,
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
-            Checkpointing(self.checkpoints, options),
-            WithAverage(options.export_every, self.engine, self.ema, average, functools.partial(self._export, average)),
+            watchdog.unwatched(Checkpointing(self.checkpoints, options)),
+            self._unhurried(options.export_every, functools.partial(self._export, average), watchdog),
         ]
         if options.sample_every:
             grid = self._sample_grid() if distributed.rank() == 0 else None
-            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, average, grid))
+            hooks.append(self._unhurried(options.sample_every, grid, watchdog))
         return hooks, meter
+
+    def _unhurried(self, every: int, use: UseWeights | None, watchdog: Watchdog) -> Hook:
+        """What may take long with the average, and is not needed to resume."""
+        return unless_stopped(watchdog.unwatched(WithAverage(every, self.engine, self.ema, self.config.ema.first, use)))
 
     def _snapshots(self) -> list[Hook]:
         every, stds = self.config.ema.snapshot_every, self.config.ema.stds

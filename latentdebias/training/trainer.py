@@ -36,13 +36,16 @@ class TrainingOptions:
     max_skipped: PositiveInt = 20
     sample_every: NonNegativeInt = 0
     export_every: NonNegativeInt = 0
+    stop_within: NonNegativeFloat = 25.0
+    hang_timeout: NonNegativeFloat = 1800.0
 
 
 @dataclass
 class TrainState:
-    """How far a run is: updates done."""
+    """How far a run is: updates done, and what stopped it before its last one, if anything did."""
 
     step: int = 0
+    stopped_by: str = ""
 
 
 Hook = Callable[[TrainState], None]
@@ -83,6 +86,8 @@ class Trainer:
                 for hook in self.hooks:
                     hook(self.state)
                 self.meter.next_step()
+                if self.state.stopped_by:
+                    break
 
 
 class Logging:
@@ -134,14 +139,14 @@ class Logging:
 
 
 class Checkpointing:
-    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end."""
+    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end or a stop."""
 
     def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
         self.checkpoints, self.options = checkpoints, options
 
     def __call__(self, state: TrainState) -> None:
         self.checkpoints.check()
-        last = state.step == self.options.steps
+        last = state.step == self.options.steps or bool(state.stopped_by)
         if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)
         if last:
