@@ -1,6 +1,7 @@
 """From a run config to objects: the only place that knows every room."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.flops import forward_flops
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
@@ -28,11 +30,16 @@ from latentdebias.sampling.images import ImageSampler, check_draw
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, check_deepspeed_options
+from latentdebias.training.evaluation_hook import InLoopEvaluation, check_evaluation
+from latentdebias.training.log_writers import check_wandb, open_writers
+from latentdebias.training.logging_hook import Logging
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.peak_flops import find_peak
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.sample_grid import SampleGrid
-from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
+from latentdebias.training.speed import Speedometer, WaitClock, Workload
+from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, WithAverage
 
 # Settings that may change between a checkpoint and the run that resumes it.
 FREE_ON_RESUME = {
@@ -44,6 +51,8 @@ FREE_ON_RESUME = {
         "keep_checkpoints",
         "sample_every",
         "export_every",
+        "peak_tflops",
+        "wandb_project",
     },
     "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
 }
@@ -139,6 +148,10 @@ def prepare(config: RunConfig) -> LatentShards:
     _plan(config)
     if config.training.sample_every:
         _load_autoencoder(shards, torch.device("cpu"))
+    if config.training.wandb_project:
+        check_wandb()
+    if config.evaluation.every:
+        check_evaluation(config.evaluation, diffusion, shards.num_classes, shards.manifest.resolution)
     try:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -214,8 +227,9 @@ class Run:
             write_config(self.config, self.run_dir / "config.yaml")
         state = TrainState(first)
         with self._log(first, last) as log:
-            hooks, meter = self._hooks(log, first)
-            batches = self.batches.loader(first, last, self.engine.device)
+            waited = WaitClock()
+            hooks, meter = self._hooks(log, self._speedometer(first, waited))
+            batches = waited.around(self.batches.loader(first, last, self.engine.device))
             options = self.config.training
             optimizer = self.config.optimizer
             Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
@@ -226,30 +240,52 @@ class Run:
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
-        log = RunLog(self.run_dir, first, last) if distributed.rank() == 0 else None
+        log = None
+        if distributed.rank() == 0:
+            project = self.config.training.wandb_project
+            log = RunLog(open_writers(self.run_dir, first, project, self.config.plain()), first, last)
         try:
             yield log
         finally:
             if log is not None:
                 log.close()
 
-    def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
+    def _speedometer(self, first: int, waited: WaitClock) -> Speedometer:
+        training, shapes, device = self.config.training, self.shapes, self.engine.device
+        peak = find_peak(device, training.precision, training.peak_tflops)
+        _say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
+        flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
+        flops_per_image = None if flops is None else flops.training()
+        workload = Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
+        return Speedometer(workload, waited, device, first)
+
+    def _hooks(self, log: RunLog | None, speed: Speedometer) -> tuple[list[Hook], LossMeter]:
         options, meter = self.config.training, LossMeter(self.engine.device)
-        logging = Logging(log, meter, self.engine, self.config.optimizer, options)
-        logging.start_at(first)
         hooks: list[Hook] = [
-            logging,
+            Logging(log, meter, self.engine, self.config.optimizer, options, speed),
             Checkpointing(self.checkpoints, options),
             WithAverage(options.export_every, self.engine, self.ema, self._export),
         ]
         if options.sample_every:
-            grid = self._sample_grid() if distributed.rank() == 0 else None
+            grid = self._sample_grid(log) if log is not None else None
             hooks.append(WithAverage(options.sample_every, self.engine, self.ema, grid))
+        if every := self.config.evaluation.every:
+            evaluation = self._evaluation(log) if log is not None else None
+            hooks.append(WithAverage(every, self.engine, self.ema, evaluation))
         return hooks, meter
 
-    def _sample_grid(self) -> SampleGrid:
+    def _sample_grid(self, log: RunLog) -> SampleGrid:
+        show = functools.partial(log.write_image, "samples")
+        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, show)
+
+    def _evaluation(self, log: RunLog) -> InLoopEvaluation:
+        options = self.config.evaluation
+        return InLoopEvaluation(self.run_dir, self._image_sampler, options, self.shards.manifest.resolution, log.write)
+
+    @functools.cached_property
+    def _image_sampler(self) -> ImageSampler:
         device = self.engine.device
-        sampler = ImageSampler(
+        return ImageSampler(
             build_backbone(self.config, self.shapes).to(device).eval(),
             self.diffusion,
             self.normalization,
@@ -257,7 +293,6 @@ class Run:
             self.shapes.latent_shape,
             self.shapes.num_classes,
         )
-        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
 
     def _export(self, step: int, weights: dict[str, Tensor]) -> None:
         manifest = self.shards.manifest

@@ -13,6 +13,7 @@ from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
 from latentdebias.training.engine import OptimizerOptions
+from latentdebias.training.evaluation_hook import EvaluationOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
@@ -41,6 +42,7 @@ class RunConfig:
     optimizer: OptimizerOptions
     training: TrainingOptions
     sampling: SamplingOptions
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
