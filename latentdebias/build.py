@@ -226,20 +226,24 @@ class Run:
         if distributed.rank() == 0:
             write_config(self.config, self.run_dir / "config.yaml")
         state = TrainState(first)
-        with self._log(first, last) as log:
-            waited = WaitClock()
-            hooks, meter = self._hooks(log, self._speedometer(first, waited))
-            batches = waited.around(self.batches.loader(first, last, self.engine.device))
-            options = self.config.training
-            optimizer = self.config.optimizer
-            Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
+        with self.open_log(first, last) as log:
+            self.trainer(state, last, log).run()
         self._write_model(state.step)
+
+    def trainer(self, state: TrainState, last: int, log: RunLog | None) -> Trainer:
+        """The loop from `state` to the step `last`, with all hooks."""
+        waited = WaitClock()
+        hooks, meter = self._hooks(log, self._speedometer(state.step, waited))
+        batches = waited.around(self.batches.loader(state.step, last, self.engine.device))
+        options, optimizer = self.config.training, self.config.optimizer
+        return Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks)
 
     def _write_model(self, step: int) -> None:
         WithAverage(0, self.engine, self.ema, self._export).now(step)
 
     @contextmanager
-    def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
+    def open_log(self, first: int, last: int) -> Iterator[RunLog | None]:
+        """The log of steps `first` to `last`, on rank 0; None on the others."""
         log = None
         if distributed.rank() == 0:
             project = self.config.training.wandb_project
