@@ -21,7 +21,8 @@ Precision = Literal["fp32", "bf16"]
 class ActivationBytes:
     """What one micro-batch keeps for the backward: as it is, and where every block is checkpointed.
 
-    The second holds the inputs of all blocks, what is outside them, and one block's own while it is run again.
+    The second holds the inputs of all blocks, what is outside them, and one block's own (of the mean block) while it
+    is run again.
     """
 
     kept: int

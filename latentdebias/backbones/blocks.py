@@ -4,8 +4,9 @@ from torch import nn
 
 
 def blocks_of(backbone: nn.Module) -> dict[str, nn.Module]:
-    """The blocks by their path in the backbone, in order; none where it has no list named `blocks`."""
-    for path, module in backbone.named_modules():
-        if path.split(".")[-1] == "blocks":
-            return {f"{path}.{name}": block for name, block in module.named_children()}
+    """The repeated blocks by their path in the backbone: its `blocks`, else those of the first list of that name."""
+    for module in backbone.modules():
+        if hasattr(module, "blocks"):
+            blocks = {id(block) for block in module.blocks}
+            return {path: block for path, block in backbone.named_modules() if id(block) in blocks}
     return {}
