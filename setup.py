@@ -40,5 +40,12 @@ setup(
         "tqdm>=4.66",
         "psutil>=5.9",
     ],
-    extras_require={"demo": DEMO, "datasets": DATASETS, "s3": ["s3fs"], "test": TEST, "check": [*TEST, *CHECK]},
+    extras_require={
+        "demo": DEMO,
+        "datasets": DATASETS,
+        "s3": ["s3fs"],
+        "wandb": ["wandb>=0.17"],
+        "test": TEST,
+        "check": [*TEST, *CHECK],
+    },
 )

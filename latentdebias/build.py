@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.flops import forward_flops
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
@@ -33,13 +34,18 @@ from latentdebias.training.agreement import Agreement
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, check_deepspeed_options
+from latentdebias.training.evaluation_hook import InLoopEvaluation, check_evaluation
+from latentdebias.training.log_writers import check_wandb, open_writers
+from latentdebias.training.logging_hook import Logging
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.peak_flops import find_peak
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.run_state import RunState
 from latentdebias.training.sample_grid import SampleGrid
+from latentdebias.training.speed import Speedometer, WaitClock, Workload
 from latentdebias.training.stopping import Stopping, StopRequest, unless_stopped
-from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, UseWeights, WithAverage
+from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
 from latentdebias.training.watchdog import Watchdog
 
 # Settings that may change between a checkpoint and the run that resumes it.
@@ -56,6 +62,8 @@ FREE_ON_RESUME = {
         "export_every",
         "stop_within",
         "hang_timeout",
+        "peak_tflops",
+        "wandb_project",
     },
     "ema": {"snapshot_every"},
     "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
@@ -152,6 +160,10 @@ def prepare(config: RunConfig) -> LatentShards:
     _plan(config)
     if config.training.sample_every:
         _load_autoencoder(shards, torch.device("cpu"))
+    if config.training.wandb_project:
+        check_wandb()
+    if config.evaluation.every:
+        check_evaluation(config.evaluation, diffusion, shards.num_classes, shards.manifest.resolution)
     try:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -235,23 +247,40 @@ class Run:
             write_config(self.config, self.run_dir / "config.yaml")
             if self.config.ema.snapshot_every:
                 self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
-        options, optimizer = self.config.training, self.config.optimizer
-        state, request = TrainState(first), StopRequest()
-        with (
-            self._log(first, last) as log,
-            Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
-            closing(self.batches.loader(first, last, self.engine.device)) as batches,
-        ):
-            hooks, meter = self._hooks(log, first, watchdog)
-            agreement = Agreement(1)
-            hooks = [watchdog.beat, Stopping(request, agreement), *hooks]
-            Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
-            agreement.close()
+        state = TrainState(first)
+        with self.trainer(state, last) as trainer:
+            trainer.run()
         if state.stopped_by:
             self._say_stopped(state)
         else:
             self._write_model(state.step, self.config.ema.first)
         return state
+
+    @contextmanager
+    def trainer(self, state: TrainState, last: int) -> Iterator[Trainer]:
+        """The loop from `state` to the step `last`, with all hooks, watched for the length of a with-block."""
+        options, request, waited = self.config.training, StopRequest(), WaitClock()
+        with (
+            self._log(state.step, last) as log,
+            Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
+            closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
+        ):
+            agreement = Agreement(1)
+            meter, speed = LossMeter(self.engine.device), self._speedometer(state.step, waited)
+            logging = Logging(log, meter, self.engine, self.config.optimizer, options, speed)
+            hooks: list[Hook] = [watchdog.beat, Stopping(request, agreement), logging, *self._hooks(log, watchdog)]
+            yield Trainer(
+                self.engine,
+                self.diffusion,
+                self.ema,
+                waited.around(batches),
+                meter,
+                self.config.optimizer,
+                options,
+                state,
+                hooks,
+            )
+            agreement.close()
 
     def _say_stopped(self, state: TrainState) -> None:
         if distributed.rank() == 0:
@@ -266,29 +295,40 @@ class Run:
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
-        log = RunLog(self.run_dir, first, last) if distributed.rank() == 0 else None
+        log = None
+        if distributed.rank() == 0:
+            project = self.config.training.wandb_project
+            log = RunLog(open_writers(self.run_dir, first, project, self.config.plain()), first, last)
         try:
             yield log
         finally:
             if log is not None:
                 log.close()
 
-    def _hooks(self, log: RunLog | None, first: int, watchdog: Watchdog) -> tuple[list[Hook], LossMeter]:
-        options, meter = self.config.training, LossMeter(self.engine.device)
-        average = self.config.ema.first
-        logging = Logging(log, meter, self.engine, self.config.optimizer, options)
-        logging.start_at(first)
+    def _speedometer(self, first: int, waited: WaitClock) -> Speedometer:
+        training, shapes, device = self.config.training, self.shapes, self.engine.device
+        peak = find_peak(device, training.precision, training.peak_tflops)
+        _say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
+        flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
+        flops_per_image = None if flops is None else flops.training()
+        workload = Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
+        return Speedometer(workload, waited, device, first)
+
+    def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
+        options = self.config.training
         hooks: list[Hook] = [
-            logging,
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
             watchdog.unwatched(Checkpointing(self.checkpoints, options)),
-            self._unhurried(options.export_every, functools.partial(self._export, average), watchdog),
+            self._unhurried(options.export_every, functools.partial(self._export, self.config.ema.first), watchdog),
         ]
         if options.sample_every:
-            grid = self._sample_grid() if distributed.rank() == 0 else None
-            hooks.append(self._unhurried(options.sample_every, grid, watchdog))
-        return hooks, meter
+            hooks.append(
+                self._unhurried(options.sample_every, None if log is None else self._sample_grid(log), watchdog)
+            )
+        if every := self.config.evaluation.every:
+            hooks.append(self._unhurried(every, None if log is None else self._evaluation(log), watchdog))
+        return hooks
 
     def _unhurried(self, every: int, use: UseWeights | None, watchdog: Watchdog) -> Hook:
         """What may take long with the average, and is not needed to resume."""
@@ -299,9 +339,24 @@ class Run:
         writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
         return [WithAverage(every, self.engine, self.ema, name, write) for name, write in writers.items()]
 
-    def _sample_grid(self) -> SampleGrid:
+    def _sample_grid(self, log: RunLog) -> SampleGrid:
+        show = functools.partial(log.write_image, "samples")
+        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, show)
+
+    def _evaluation(self, log: RunLog) -> InLoopEvaluation:
+        return InLoopEvaluation(
+            self.run_dir,
+            self._image_sampler,
+            self.config.evaluation,
+            self.shards.manifest.resolution,
+            self.config.ema.first,
+            log.write,
+        )
+
+    @functools.cached_property
+    def _image_sampler(self) -> ImageSampler:
         device = self.engine.device
-        sampler = ImageSampler(
+        return ImageSampler(
             build_backbone(self.config, self.shapes).to(device).eval(),
             self.diffusion,
             self.normalization,
@@ -309,7 +364,6 @@ class Run:
             self.shapes.latent_shape,
             self.shapes.num_classes,
         )
-        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)

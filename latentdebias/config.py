@@ -14,6 +14,7 @@ from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
 from latentdebias.training.ema import EMAOptions
 from latentdebias.training.engine import OptimizerOptions
+from latentdebias.training.evaluation_hook import EvaluationOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
@@ -43,6 +44,7 @@ class RunConfig:
     training: TrainingOptions
     ema: EMAOptions
     sampling: SamplingOptions
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:

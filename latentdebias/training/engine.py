@@ -27,6 +27,8 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 from deepspeed.utils import safe_get_full_fp32_param
 
 Precision = Literal["fp32", "bf16"]
@@ -274,3 +276,19 @@ def _whole(weight: Tensor, written_by: int | None = None) -> contextlib.Abstract
     if hasattr(weight, "ds_id"):
         return deepspeed.zero.GatheredParameters([weight], modifier_rank=written_by)
     return contextlib.nullcontext()
+
+
+def deepspeed_estimate(stage: int, parameters: int, largest_layer: int, gpus: int) -> int | None:
+    """Bytes of model states on a GPU by DeepSpeed's estimator, None for the stages 0 and 1, which it leaves out.
+
+    It assumes bf16 weights and gradients beside fp32 ones, and knows of no averages.
+    """
+    # Its share of a GPU depends on the product of these alone.
+    machines, on_each = 1, gpus
+    if stage == 2:
+        return estimate_zero2_model_states_mem_needs(parameters, on_each, machines, cpu_offload=False)[1]
+    if stage == 3:
+        return estimate_zero3_model_states_mem_needs(
+            parameters, largest_layer, on_each, machines, cpu_offload=False, cpu_offload_params=False
+        )[1]
+    return None

@@ -1,22 +1,19 @@
 """The training loop, and the hooks that run after a step."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.data.batches import Batch
 from latentdebias.diffusion import Diffusion
-from latentdebias.errors import UserError
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, OptimizerOptions, Precision
 from latentdebias.training.loss_meter import LossMeter
-from latentdebias.training.run_log import RunLog
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +35,8 @@ class TrainingOptions:
     export_every: NonNegativeInt = 0
     stop_within: NonNegativeFloat = 25.0
     hang_timeout: NonNegativeFloat = 1800.0
+    peak_tflops: PositiveFloat | None = None
+    wandb_project: str | None = None
 
 
 @dataclass
@@ -88,54 +87,6 @@ class Trainer:
                 self.meter.next_step()
                 if self.state.stopped_by:
                     break
-
-
-class Logging:
-    """Hook: every `log_every` steps, the loss of the global batch, by bin of t since the last line, and speed."""
-
-    def __init__(
-        self,
-        log: RunLog | None,
-        meter: LossMeter,
-        engine: Engine,
-        optimizer: OptimizerOptions,
-        options: TrainingOptions,
-    ) -> None:
-        self.log, self.meter, self.engine, self.optimizer, self.options = log, meter, engine, optimizer, options
-        self._last = (0, time.perf_counter())
-
-    def __call__(self, state: TrainState) -> None:
-        if self.log is not None:
-            self.log.advance()
-        if state.step % self.options.log_every and state.step != self.options.steps:
-            return
-        loss, loss_by_t = self.meter.report()
-        skipped, in_a_row = self.engine.skipped()
-        if in_a_row >= self.options.max_skipped:
-            raise UserError(
-                f"The gradient was not finite in the last {in_a_row} updates up to step {state.step}, which were all "
-                f"skipped (training.max_skipped is {self.options.max_skipped}). Lower optimizer.lr, set "
-                f"training.grad_clip, or cap the weighting with max_weight; a rerun resumes from the last checkpoint."
-            )
-        if self.log is not None:
-            record = {
-                "loss": loss,
-                "lr": self.optimizer.lr_at(state.step - 1),
-                "grad_norm": self.engine.grad_norm(),
-                "skipped_updates": skipped,
-                "images_per_second": self._images_per_second(state.step),
-                "loss_by_t": loss_by_t,
-            }
-            self.log.write(state.step, record)
-
-    def _images_per_second(self, step: int) -> float:
-        last_step, last_time = self._last
-        self._last = (step, time.perf_counter())
-        return (step - last_step) * self.options.batch_size / (self._last[1] - last_time)
-
-    def start_at(self, step: int) -> None:
-        """Count speed from `step`, now."""
-        self._last = (step, time.perf_counter())
 
 
 class Checkpointing:
