@@ -84,7 +84,7 @@ def _shapes_of_shards(config: RunConfig) -> Shapes:
 
 
 def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: Mapping[str, Any]) -> StateBytes:
-    """Model states for fp32 weights with AdamW and `averages` of them, nothing offloaded; a stage's share is of ZeRO's (1).
+    """Model states for fp32 weights with AdamW and `averages` of them, none offloaded, shared out as in ZeRO (1).
 
     (1) Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2.
     Stage 0 steps the weights themselves, so it has no masters. `raw` are the run's raw DeepSpeed options.
