@@ -25,10 +25,14 @@ from latentdebias.export import ModelConfig, save_model
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
+from latentdebias.training.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, check_deepspeed_options
+from latentdebias.training.engine import Engine, check_deepspeed_options, gather_whole_blocks
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.lr_schedules import LR_SCHEDULES
+from latentdebias.training.optimizers import OPTIMIZERS, check_optimizer
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.sample_grid import SampleGrid
@@ -39,6 +43,8 @@ FREE_ON_RESUME = {
     "training": {
         "steps",
         "micro_batch_size",
+        "activation_checkpointing",
+        "compile",
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
@@ -126,6 +132,8 @@ def prepare(config: RunConfig) -> LatentShards:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
+    check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
+    LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
@@ -179,9 +187,9 @@ class Run:
         self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
-            build_backbone(config, self.shapes),
+            self._trained_backbone(),
             self.plan,
-            config.optimizer,
+            OPTIMIZERS.build(config.optimizer),
             training.precision,
             training.grad_clip,
             config.deepspeed,
@@ -190,6 +198,16 @@ class Run:
         self.checkpoints = Checkpoints(
             self.run_dir / "checkpoints", self.engine, self.ema, self._settings(), training.keep_checkpoints
         )
+
+    def _trained_backbone(self) -> nn.Module:
+        backbone, training = build_backbone(self.config, self.shapes), self.config.training
+        if training.compile == "blocks":
+            compile_blocks(backbone)
+        if training.activation_checkpointing == "blocks":
+            checkpoint_blocks(backbone)
+        if "blocks" in (training.compile, training.activation_checkpointing):
+            gather_whole_blocks(backbone)
+        return backbone
 
     def train(self) -> None:
         """Resume where there is a checkpoint, train to the last step, and export the model directory."""
@@ -217,8 +235,8 @@ class Run:
             hooks, meter = self._hooks(log, first)
             batches = self.batches.loader(first, last, self.engine.device)
             options = self.config.training
-            optimizer = self.config.optimizer
-            Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
+            schedule = LR_SCHEDULES.build(self.config.lr_schedule)
+            Trainer(self.engine, self.diffusion, self.ema, batches, meter, schedule, options, state, hooks).run()
         self._write_model(state.step)
 
     def _write_model(self, step: int) -> None:
@@ -235,7 +253,7 @@ class Run:
 
     def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
         options, meter = self.config.training, LossMeter(self.engine.device)
-        logging = Logging(log, meter, self.engine, self.config.optimizer, options)
+        logging = Logging(log, meter, self.engine, options)
         logging.start_at(first)
         hooks: list[Hook] = [
             logging,
@@ -278,10 +296,13 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
-        plain = self.config.plain()
+        # Written out by the registries, a value and the same value left at its default are equal.
+        optimizer = OPTIMIZERS.spec_of(OPTIMIZERS.build(self.config.optimizer))
+        lr_schedule = LR_SCHEDULES.spec_of(LR_SCHEDULES.build(self.config.lr_schedule))
+        plain = {**self.config.plain(), "optimizer": optimizer, "lr_schedule": lr_schedule}
         settings = {
             f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "training")
+            for section in ("data", "model", "diffusion", "optimizer", "lr_schedule", "training")
             for key, value in plain[section].items()
             if key not in FREE_ON_RESUME.get(section, ())
         }

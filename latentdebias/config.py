@@ -12,7 +12,6 @@ from latentdebias.data.batches import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
-from latentdebias.training.engine import OptimizerOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
@@ -38,7 +37,8 @@ class RunConfig:
     data: DataOptions
     model: dict[str, Any]
     diffusion: DiffusionOptions
-    optimizer: OptimizerOptions
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "adamw"})
+    lr_schedule: Spec = "constant"
     training: TrainingOptions
     sampling: SamplingOptions
     deepspeed: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """What a backbone is: `model(z, t, y) -> y_hat`, built from a spec that the YAML names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm.models
@@ -16,7 +16,8 @@ class BackboneSpec(ABC):
 
     The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` as
     `Diffusion.model_time` gives them, labels `(B,)` int64 with `num_classes` as the null class, or None for it
-    throughout. It returns `(B, out_chans, H, W)`.
+    throughout. It returns `(B, out_chans, H, W)`. Its `blocks`, a ModuleList, are the repeated blocks that are
+    checkpointed and compiled one by one; a network without that attribute has those that `repeated_blocks` finds.
     """
 
     @abstractmethod
@@ -29,6 +30,30 @@ class BackboneSpec(ABC):
 
 
 BACKBONES: Registry[BackboneSpec] = Registry("model")
+
+
+def repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
+    """The `blocks` of a backbone; without such an attribute, the members of its outermost ModuleLists.
+
+    Raises `UserError` where there are none.
+    """
+    named: Any = getattr(backbone, "blocks", None)
+    lists = _outermost_lists(backbone) if named is None else [named]
+    blocks = [block for each in lists for block in each.children()]
+    if not blocks:
+        raise UserError(
+            f"{type(backbone).__name__} has no repeated blocks, so they cannot be checkpointed, compiled or given to "
+            f"Muon; put them into a ModuleList named `blocks`, or leave these options out."
+        )
+    return blocks
+
+
+def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield child
+        else:
+            yield from _outermost_lists(child)
 
 
 def check_patches(img_size: int, patch_size: int) -> None:

@@ -50,6 +50,11 @@ class TokenViT(nn.Module):
         nn.init.zeros_(self.head.bias)
         _skip_rotary(self.vit, self.num_condition_tokens)
 
+    @property
+    def blocks(self) -> nn.Module:
+        """The ViT's own blocks; a property, for a second registration would rename their weights."""
+        return self.vit.blocks
+
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         embedded = self.vit._pos_embed(self.vit.patch_embed(z))
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)

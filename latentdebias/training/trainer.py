@@ -13,10 +13,12 @@ from latentdebias import distributed
 from latentdebias.data.batches import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
+from latentdebias.training.blocks import Where
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, OptimizerOptions, Precision
+from latentdebias.training.engine import Engine, Precision
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.lr_schedules import LRSchedule
 from latentdebias.training.run_log import RunLog
 
 
@@ -29,6 +31,8 @@ class TrainingOptions:
     micro_batch_size: PositiveInt | None = None
     seed: NonNegativeInt = 0
     precision: Precision = "bf16"
+    activation_checkpointing: Where = "none"
+    compile: Where = "none"
     grad_clip: NonNegativeFloat = 1.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     log_every: PositiveInt = 100
@@ -59,13 +63,13 @@ class Trainer:
         ema: PartitionedEMA,
         batches: Iterable[Batch],
         meter: LossMeter,
-        optimizer: OptimizerOptions,
+        lr_schedule: LRSchedule,
         options: TrainingOptions,
         state: TrainState,
         hooks: Sequence[Hook],
     ) -> None:
         self.engine, self.diffusion, self.ema, self.batches, self.meter = engine, diffusion, ema, batches, meter
-        self.optimizer, self.options, self.state, self.hooks = optimizer, options, state, hooks
+        self.lr_schedule, self.options, self.state, self.hooks = lr_schedule, options, state, hooks
 
     def run(self) -> None:
         for batch in self.batches:
@@ -75,7 +79,7 @@ class Trainer:
             self.engine.backward(losses.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
-                self.engine.set_lr(self.optimizer.lr_at(self.state.step))
+                self.engine.set_lr(self.lr_schedule.lr_share_at(self.state.step, self.options.steps))
             self.engine.step()
             if boundary:
                 self.state.step += 1
@@ -93,10 +97,9 @@ class Logging:
         log: RunLog | None,
         meter: LossMeter,
         engine: Engine,
-        optimizer: OptimizerOptions,
         options: TrainingOptions,
     ) -> None:
-        self.log, self.meter, self.engine, self.optimizer, self.options = log, meter, engine, optimizer, options
+        self.log, self.meter, self.engine, self.options = log, meter, engine, options
         self._last = (0, time.perf_counter())
 
     def __call__(self, state: TrainState) -> None:
@@ -113,7 +116,7 @@ class Logging:
         if self.log is not None:
             record = {
                 "loss": loss,
-                "lr": self.optimizer.lr_at(state.step - 1),
+                "lr": self.engine.lr(),
                 "grad_norm": self.engine.grad_norm(),
                 "images_per_second": self._images_per_second(state.step),
                 "loss_by_t": loss_by_t,

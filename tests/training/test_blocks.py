@@ -1,0 +1,100 @@
+"""Checkpointed and compiled blocks: the same run, for less memory or in less time."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.protocol import repeated_blocks
+from latentdebias.errors import UserError
+from latentdebias.training.blocks import checkpoint_blocks, compile_blocks
+
+DIT = {"name": "dit", "width": 32, "depth": 3, "heads": 2, "patch_size": 1}
+CHECKPOINTED, COMPILED = "training.activation_checkpointing=blocks", "training.compile=blocks"
+
+
+# Unlike those of a DiT, its blocks pass on their inputs from the first step.
+VIT = "model={name: diffusion_vit, width: 32, depth: 3, heads: 2, patch_size: 1}"
+
+
+def outcome(make_run, folder, *overrides):
+    """The losses and the trained weights."""
+    run = make_run(f"run_dir={folder}", VIT, *overrides)
+    run.train()
+    losses = [json.loads(line)["loss"] for line in (run.run_dir / "log.jsonl").read_text().splitlines()]
+    return losses, run.engine.gathered_weights()
+
+
+def saved_bytes(backbone):
+    """Bytes that the forward pass keeps for the backward pass, parameters aside."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in backbone.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        backbone(torch.randn(4, 4, 4, 4), torch.rand(4), torch.arange(4))
+    return sum(size for size, _ in kept.values())
+
+
+def test_blocks_are_those_of_each_backbone():
+    dit = BACKBONES.build(DIT).build(4, 4, 10)
+    assert repeated_blocks(dit) == list(dit.blocks)
+    vit = BACKBONES.build({"name": "diffusion_vit", "width": 32, "depth": 2, "heads": 2}).build(4, 4, 10)
+    assert repeated_blocks(vit) == list(vit.vit.blocks)
+
+
+def test_without_an_attribute_the_outermost_lists_hold_the_blocks():
+    down, up = (nn.ModuleList(nn.Sequential(nn.ModuleList([nn.Linear(2, 2)])) for _ in range(2)) for _ in range(2))
+    unet = nn.ModuleDict({"down": down, "middle": nn.Linear(2, 2), "up": up})
+    assert repeated_blocks(unet) == [*down, *up]
+    with pytest.raises(UserError, match="ModuleList named `blocks`"):
+        repeated_blocks(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("change", [checkpoint_blocks, compile_blocks])
+def test_weights_keep_their_names(change):
+    backbone = BACKBONES.build(DIT).build(4, 4, 10)
+    keys, names = list(backbone.state_dict()), [name for name, _ in backbone.named_parameters()]
+    change(backbone)
+    assert list(backbone.state_dict()) == keys
+    assert [name for name, _ in backbone.named_parameters()] == names
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass():
+    plain, checkpointed = (BACKBONES.build(DIT).build(4, 4, 10) for _ in range(2))
+    checkpoint_blocks(checkpointed)
+    assert saved_bytes(checkpointed) < 0.3 * saved_bytes(plain)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_checkpointed_blocks_give_the_same_losses_bit_for_bit(make_run, tmp_path, zero_stage, precision):
+    same = [f"deepspeed.zero_optimization.stage={zero_stage}", f"training.precision={precision}"]
+    expected, weights = outcome(make_run, tmp_path / "plain", *same)
+    found, checkpointed = outcome(make_run, tmp_path / "checkpointed", *same, CHECKPOINTED)
+    assert found == expected
+    assert all(torch.equal(checkpointed[name], weight) for name, weight in weights.items())
+
+
+@pytest.mark.parametrize("also", [[], [CHECKPOINTED]], ids=["alone", "checkpointed"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_compiled_blocks_give_the_same_losses(make_run, tmp_path, zero_stage, also):
+    same = f"deepspeed.zero_optimization.stage={zero_stage}"
+    expected, _ = outcome(make_run, tmp_path / "plain", same)
+    found, _ = outcome(make_run, tmp_path / "compiled", same, COMPILED, *also)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_equal_blocks_are_compiled_once():
+    backbone = BACKBONES.build({**DIT, "depth": 12}).build(4, 4, 10)
+    compile_blocks(backbone)
+    torch._dynamo.reset()
+    backbone(torch.randn(4, 4, 4, 4), torch.rand(4), torch.arange(4))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
