@@ -83,6 +83,15 @@ def test_checkpointed_blocks_give_the_same_losses_bit_for_bit(make_run, tmp_path
     assert all(torch.equal(checkpointed[name], weight) for name, weight in weights.items())
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_a_run_resumes_with_checkpointed_blocks(make_run, tmp_path, zero_stage):
+    same = f"deepspeed.zero_optimization.stage={zero_stage}"
+    expected, _ = outcome(make_run, tmp_path / "whole", same)
+    outcome(make_run, tmp_path / "parts", same, "training.steps=2")
+    found, _ = outcome(make_run, tmp_path / "parts", same, CHECKPOINTED)
+    assert found == expected
+
+
 @pytest.mark.parametrize("also", [[], [CHECKPOINTED]], ids=["alone", "checkpointed"])
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
 def test_compiled_blocks_give_the_same_losses(make_run, tmp_path, zero_stage, also):
