@@ -105,5 +105,6 @@ def test_equal_blocks_are_compiled_once():
     backbone = BACKBONES.build({**DIT, "depth": 12}).build(4, 4, 10)
     compile_blocks(backbone)
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     backbone(torch.randn(4, 4, 4, 4), torch.rand(4), torch.arange(4))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
