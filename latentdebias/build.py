@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
@@ -32,12 +33,15 @@ from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
 from latentdebias.training.agreement import Agreement
 from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, check_deepspeed_options
+from latentdebias.training.engine import Engine, check_deepspeed_options, gather_whole_blocks
 from latentdebias.training.evaluation_hook import InLoopEvaluation, check_evaluation
 from latentdebias.training.log_writers import check_wandb, open_writers
 from latentdebias.training.logging_hook import Logging
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.lr_schedules import LR_SCHEDULES
+from latentdebias.training.optimizers import OPTIMIZERS, check_optimizer
 from latentdebias.training.peak_flops import find_peak
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
@@ -53,6 +57,8 @@ FREE_ON_RESUME = {
     "training": {
         "steps",
         "micro_batch_size",
+        "activation_checkpointing",
+        "compile",
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
@@ -147,6 +153,8 @@ def prepare(config: RunConfig) -> LatentShards:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
+    check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
+    LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
@@ -204,9 +212,9 @@ class Run:
         self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
-            build_backbone(config, self.shapes),
+            self._trained_backbone(),
             self.plan,
-            config.optimizer,
+            OPTIMIZERS.build(config.optimizer),
             training.precision,
             training.grad_clip,
             config.deepspeed,
@@ -220,6 +228,16 @@ class Run:
             training.keep_checkpoints,
             training.keep_every,
         )
+
+    def _trained_backbone(self) -> nn.Module:
+        backbone, training = build_backbone(self.config, self.shapes), self.config.training
+        if training.compile == "blocks":
+            compile_blocks(backbone)
+        if training.activation_checkpointing == "blocks":
+            checkpoint_blocks(backbone)
+        if "blocks" in (training.compile, training.activation_checkpointing):
+            gather_whole_blocks(backbone)
+        return backbone
 
     def train(self) -> TrainState:
         """Resume where there is a checkpoint, train to the last step, and export the model directory.
@@ -267,7 +285,7 @@ class Run:
         ):
             agreement = Agreement(1)
             meter, speed = LossMeter(self.engine.device), self._speedometer(state.step, waited)
-            logging = Logging(log, meter, self.engine, self.config.optimizer, options, speed)
+            logging = Logging(log, meter, self.engine, options, speed)
             hooks: list[Hook] = [watchdog.beat, Stopping(request, agreement), logging, *self._hooks(log, watchdog)]
             yield Trainer(
                 self.engine,
@@ -275,7 +293,7 @@ class Run:
                 self.ema,
                 waited.around(batches),
                 meter,
-                self.config.optimizer,
+                LR_SCHEDULES.build(self.config.lr_schedule),
                 options,
                 state,
                 hooks,
@@ -386,10 +404,13 @@ class Run:
 
     def _settings(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
-        plain = self.config.plain()
+        # Written out by the registries, a value and the same value left at its default are equal.
+        optimizer = OPTIMIZERS.spec_of(OPTIMIZERS.build(self.config.optimizer))
+        lr_schedule = LR_SCHEDULES.spec_of(LR_SCHEDULES.build(self.config.lr_schedule))
+        plain = {**self.config.plain(), "optimizer": optimizer, "lr_schedule": lr_schedule}
         settings = {
             f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "training", "ema")
+            for section in ("data", "model", "diffusion", "optimizer", "lr_schedule", "training", "ema")
             for key, value in plain[section].items()
             if key not in FREE_ON_RESUME.get(section, ())
         }

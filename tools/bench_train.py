@@ -124,7 +124,7 @@ def _bare(run: Run, config: RunConfig) -> Callable[[int], None]:
     device, size = run.engine.device, config.training.batch_size
     backbone = BACKBONES.build(config.model).build(side, channels, NUM_CLASSES).to(device)
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    adamw = torch.optim.AdamW(trained, lr=config.optimizer.lr, weight_decay=0.0, fused=device.type == "cuda")
+    adamw = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=device.type == "cuda")
     z = torch.randn(size, *LATENT_SHAPE, device=device)
     t = torch.rand(size, device=device) * 1000
     y = torch.arange(size, device=device) % NUM_CLASSES

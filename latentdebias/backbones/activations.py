@@ -1,17 +1,14 @@
 """Bytes that a forward keeps for its backward, counted without running it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.checkpoint import checkpoint
 
-from latentdebias.backbones.blocks import blocks_of
+from latentdebias.backbones.blocks import checkpoint_blocks, find_blocks
 from latentdebias.backbones.protocol import BackboneSpec
 
 Precision = Literal["fp32", "bf16"]
@@ -43,11 +40,12 @@ def activation_bytes(
     with FakeTensorMode(allow_non_fake_inputs=True):
         backbone.to_empty(device="cpu")
         kept = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
-        blocks = blocks_of(backbone)
-        for block in blocks.values():
-            _checkpoint(block)
+        blocks = find_blocks(backbone)
+        if not blocks:
+            return ActivationBytes(kept, kept)
+        checkpoint_blocks(backbone)
         outside = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
-    return ActivationBytes(kept, outside + (kept - outside) // max(len(blocks), 1))
+    return ActivationBytes(kept, outside + (kept - outside) // len(blocks))
 
 
 def saved_bytes(
@@ -70,11 +68,6 @@ def saved_bytes(
         loss = (backbone(z, t, y) - z).square().mean()
     assert loss.requires_grad
     return sum(saved.untyped_storage().nbytes() for saved in kept.values())
-
-
-def _checkpoint(block: nn.Module) -> None:
-    forward: Callable[..., Any] = partial(checkpoint, block.forward, use_reentrant=False)
-    block.forward = forward
 
 
 def _as_it_is(saved: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdebias.backbones.blocks import blocks_of
+from latentdebias.backbones.blocks import find_blocks
 from latentdebias.backbones.protocol import BackboneSpec
 
 Recomputed = Literal["none", "blocks"]
@@ -36,6 +36,7 @@ def forward_flops(spec: BackboneSpec, latent_shape: tuple[int, int, int], num_cl
             backbone(torch.empty(1, *latent_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
         except (NotImplementedError, RuntimeError):
             return None
-    by_module = counter.get_flop_counts()
-    blocks = sum(sum(by_module[f"{type(backbone).__name__}.{path}"].values()) for path in blocks_of(backbone))
-    return ForwardFlops(counter.get_total_flops(), blocks)
+    by_module, blocks = counter.get_flop_counts(), {id(block) for block in find_blocks(backbone)}
+    paths = [path for path, module in backbone.named_modules() if id(module) in blocks]
+    in_blocks = sum(sum(by_module[f"{type(backbone).__name__}.{path}"].values()) for path in paths)
+    return ForwardFlops(counter.get_total_flops(), in_blocks)

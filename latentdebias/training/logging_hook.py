@@ -1,7 +1,7 @@
 """The hook that writes a run's log."""
 
 from latentdebias.errors import UserError
-from latentdebias.training.engine import Engine, OptimizerOptions
+from latentdebias.training.engine import Engine
 from latentdebias.training.loss_meter import LossMeter
 from latentdebias.training.run_log import RunLog
 from latentdebias.training.speed import Speedometer
@@ -16,11 +16,10 @@ class Logging:
         log: RunLog | None,
         meter: LossMeter,
         engine: Engine,
-        optimizer: OptimizerOptions,
         options: TrainingOptions,
         speed: Speedometer,
     ) -> None:
-        self.log, self.meter, self.engine, self.optimizer, self.options = log, meter, engine, optimizer, options
+        self.log, self.meter, self.engine, self.options = log, meter, engine, options
         self.speed = speed
 
     def __call__(self, state: TrainState) -> None:
@@ -39,7 +38,7 @@ class Logging:
         if self.log is not None:
             record = {
                 "loss": loss,
-                "lr": self.optimizer.lr_at(state.step - 1),
+                "lr": self.engine.lr(),
                 "grad_norm": self.engine.grad_norm(),
                 "skipped_updates": skipped,
                 **self.speed.read(state.step),

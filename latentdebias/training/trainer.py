@@ -8,12 +8,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.backbones.blocks import Where
 from latentdebias.data.batches import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, OptimizerOptions, Precision
+from latentdebias.training.engine import Engine, Precision
 from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.lr_schedules import LRSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,8 @@ class TrainingOptions:
     micro_batch_size: PositiveInt | None = None
     seed: NonNegativeInt = 0
     precision: Precision = "bf16"
+    activation_checkpointing: Where = "none"
+    compile: Where = "none"
     grad_clip: NonNegativeFloat = 1.0
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 10_000
@@ -61,13 +65,13 @@ class Trainer:
         ema: PartitionedEMA,
         batches: Iterable[Batch],
         meter: LossMeter,
-        optimizer: OptimizerOptions,
+        lr_schedule: LRSchedule,
         options: TrainingOptions,
         state: TrainState,
         hooks: Sequence[Hook],
     ) -> None:
         self.engine, self.diffusion, self.ema, self.batches, self.meter = engine, diffusion, ema, batches, meter
-        self.optimizer, self.options, self.state, self.hooks = optimizer, options, state, hooks
+        self.lr_schedule, self.options, self.state, self.hooks = lr_schedule, options, state, hooks
 
     def run(self) -> None:
         for batch in self.batches:
@@ -77,7 +81,7 @@ class Trainer:
             self.engine.backward(losses.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
-                self.engine.set_lr(self.optimizer.lr_at(self.state.step))
+                self.engine.set_lr(self.lr_schedule.lr_share_at(self.state.step, self.options.steps))
             self.engine.step()
             if boundary:
                 self.state.step += 1
