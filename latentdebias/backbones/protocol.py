@@ -1,11 +1,11 @@
 """What a backbone is: `model(z, t, y) -> y_hat`, built from a spec that the YAML names."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import timm.models
-from torch import nn
+from torch import Tensor, nn
 
 from latentdebias.errors import UserError
 from latentdebias.registry import Registry
@@ -16,8 +16,8 @@ class BackboneSpec(ABC):
 
     The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` as
     `Diffusion.model_time` gives them, labels `(B,)` int64 with `num_classes` as the null class, or None for it
-    throughout. It returns `(B, out_chans, H, W)`. Its `blocks`, a ModuleList, are the repeated blocks that are
-    checkpointed and compiled one by one; a network without that attribute has those that `repeated_blocks` finds.
+    throughout. It returns `(B, out_chans, H, W)`, and raises `UserError` for latents of another shape than it was
+    built for. Its attribute `blocks` lists the repeated blocks, in the order in which they run.
     """
 
     @abstractmethod
@@ -32,30 +32,6 @@ class BackboneSpec(ABC):
 BACKBONES: Registry[BackboneSpec] = Registry("model")
 
 
-def repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The `blocks` of a backbone; without such an attribute, the members of its outermost ModuleLists.
-
-    Raises `UserError` where there are none.
-    """
-    named: Any = getattr(backbone, "blocks", None)
-    lists = _outermost_lists(backbone) if named is None else [named]
-    blocks = [block for each in lists for block in each.children()]
-    if not blocks:
-        raise UserError(
-            f"{type(backbone).__name__} has no repeated blocks, so they cannot be checkpointed, compiled or given to "
-            f"Muon; put them into a ModuleList named `blocks`, or leave these options out."
-        )
-    return blocks
-
-
-def _outermost_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
-    for child in module.children():
-        if isinstance(child, nn.ModuleList):
-            yield child
-        else:
-            yield from _outermost_lists(child)
-
-
 def check_patches(img_size: int, patch_size: int) -> None:
     """Raise `UserError` unless patches tile the latent."""
     if img_size % patch_size:
@@ -68,6 +44,16 @@ def check_heads(width: int, heads: int) -> None:
     """Raise `UserError` unless the heads share the width evenly."""
     if width % heads:
         raise UserError(f"heads {heads} do not divide width {width}; choose a number of heads that does.")
+
+
+def check_latents(z: Tensor, in_chans: int, img_size: int) -> None:
+    """Raise `UserError` unless z is `(B, in_chans, img_size, img_size)`."""
+    built_for, given = (in_chans, img_size, img_size), tuple(z.shape[1:])
+    if given != built_for:
+        raise UserError(
+            f"The network was built for latents of shape {built_for} and got {given}; build it for that shape "
+            f"(img_size, in_chans), or pass latents of the shape it was built for."
+        )
 
 
 def register_with_timm(name: str) -> None:

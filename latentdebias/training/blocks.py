@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from latentdebias.backbones.protocol import repeated_blocks
+from latentdebias.backbones.blocks import repeated_blocks
 
 Where = Literal["none", "blocks"]
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from latentdebias.backbones.protocol import repeated_blocks
+from latentdebias.backbones.blocks import repeated_blocks
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.registry import Registry
 

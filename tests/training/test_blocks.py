@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from latentdebias.backbones import BACKBONES
-from latentdebias.backbones.protocol import repeated_blocks
+from latentdebias.backbones.blocks import repeated_blocks
 from latentdebias.errors import UserError
 from latentdebias.training.blocks import checkpoint_blocks, compile_blocks
 
@@ -16,7 +16,7 @@ CHECKPOINTED, COMPILED = "training.activation_checkpointing=blocks", "training.c
 
 
 # Unlike those of a DiT, its blocks pass on their inputs from the first step.
-VIT = "model={name: diffusion_vit, width: 32, depth: 3, heads: 2, patch_size: 1}"
+VIT = "model={name: min_snr_vit, width: 32, depth: 3, heads: 2, patch_size: 1}"
 
 
 def outcome(make_run, folder, *overrides):
@@ -43,18 +43,13 @@ def saved_bytes(backbone):
     return sum(size for size, _ in kept.values())
 
 
-def test_blocks_are_those_of_each_backbone():
+def test_blocks_are_the_backbones_own():
     dit = BACKBONES.build(DIT).build(4, 4, 10)
     assert repeated_blocks(dit) == list(dit.blocks)
-    vit = BACKBONES.build({"name": "diffusion_vit", "width": 32, "depth": 2, "heads": 2}).build(4, 4, 10)
-    assert repeated_blocks(vit) == list(vit.vit.blocks)
 
 
-def test_without_an_attribute_the_outermost_lists_hold_the_blocks():
-    down, up = (nn.ModuleList(nn.Sequential(nn.ModuleList([nn.Linear(2, 2)])) for _ in range(2)) for _ in range(2))
-    unet = nn.ModuleDict({"down": down, "middle": nn.Linear(2, 2), "up": up})
-    assert repeated_blocks(unet) == [*down, *up]
-    with pytest.raises(UserError, match="ModuleList named `blocks`"):
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(UserError, match="attribute `blocks`"):
         repeated_blocks(nn.Sequential(nn.Linear(2, 2)))
 
 
@@ -65,6 +60,35 @@ def test_weights_keep_their_names(change):
     change(backbone)
     assert list(backbone.state_dict()) == keys
     assert [name for name, _ in backbone.named_parameters()] == names
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "vit", "timm_name": "vit_tiny_patch16_224"},
+        {"name": "uvit", "width": 32, "depth": 3, "heads": 2},
+        {
+            "name": "unet",
+            "channels": 32,
+            "multipliers": [1, 2],
+            "res_blocks": 1,
+            "attention_sides": [4],
+            "head_width": 16,
+        },
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_gradients_of_other_backbones_are_the_same(spec):
+    backbone = BACKBONES.build(spec).build(8, 4, 10)
+    parameters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        # Away from an initialisation at zero, where a block's gradient is zero in any case.
+        nn.init.normal_(parameter, std=0.1)
+    batch = torch.randn(2, 4, 8, 8), torch.rand(2), torch.arange(2)
+    plain = torch.autograd.grad(backbone(*batch).sum(), parameters)
+    checkpoint_blocks(backbone)
+    checkpointed = torch.autograd.grad(backbone(*batch).sum(), parameters)
+    assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed, strict=True))
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass():

@@ -41,7 +41,7 @@ def first_adamw_update(weight, gradient):
 def test_the_first_update_is_adamws_to_1e_6(make_run, zero_stage):
     run = make_run(
         f"optimizer={{lr: {LR}, betas: {list(BETAS)}, eps: {EPS}, weight_decay: {DECAY}}}",
-        "model={name: diffusion_vit, width: 32, depth: 2, heads: 2, patch_size: 1}",
+        "model={name: min_snr_vit, width: 32, depth: 2, heads: 2, patch_size: 1}",
         "training.steps=1",
         "training.grad_clip=0",
         f"deepspeed.zero_optimization.stage={zero_stage}",
