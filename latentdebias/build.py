@@ -138,7 +138,8 @@ def prepare(config: RunConfig) -> LatentShards:
     shards = open_shards(config)
     if shapes is None:
         _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
-    check_draw(config.sampling.for_classes(shards.num_classes), diffusion, shards.num_classes)
+    num_classes, channels = shards.num_classes, shards.latent_shape[0]
+    check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)
     _plan(config)
     if config.training.sample_every:
