@@ -62,10 +62,12 @@ class EvaluationOptions(DrawOptions):
         return open_images(self.reference, resolution, functools.partial(load_autoencoder, device=device))
 
 
-def check_evaluation(options: EvaluationOptions, diffusion: Diffusion, num_classes: int, resolution: int) -> None:
+def check_evaluation(
+    options: EvaluationOptions, diffusion: Diffusion, num_classes: int, channels: int, resolution: int
+) -> None:
     """Raise `UserError` for whatever would end the first evaluation, before the training starts."""
     SAMPLERS.build(options.sampler)
-    check_draw(options, diffusion, num_classes)
+    check_draw(options, diffusion, num_classes, channels)
     options.open_metrics()
     if options.open_reference(resolution, torch.device("cpu")).count < 2:
         raise UserError(f"evaluation.reference {options.reference} holds fewer than 2 images; name a set with more.")
