@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from latentdebias.build import Run, build_backbone, prepare
+from latentdebias.build import build_backbone, prepare
 from latentdebias.config import load_config
 from latentdebias.data import LatentShards
 from latentdebias.errors import UserError
 from latentdebias.plan import plan_run, sample_bytes, state_bytes, training_days
+from latentdebias.run import Run
 
 DIT_S = ["model.name=dit_s_patch2", "training.batch_size=256", "training.micro_batch_size=16", "data.shards=/nowhere"]
 # By hand: blocks 12 (12 w^2 + 9 w + 6 (w^2 + w)), positions 256 w, patches 16 w + w, times 256 w + w + w^2 + w,

@@ -3,9 +3,10 @@
 
 import argparse
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import ExitCode, run_tool
+from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 
 

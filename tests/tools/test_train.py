@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from latentdebias import load_model
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 
 ROOT = Path(__file__).parents[2]
 DEEPSPEED = str(Path(sys.executable).with_name("deepspeed"))

@@ -2,8 +2,9 @@
 
 import sys
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 
 folder, *overrides = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
