@@ -1,17 +1,20 @@
 """Class accuracy: do class-conditional samples show the class that was asked for?"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS
+from latentdebias.evaluation.metric import METRICS, Better
 
 
 @METRICS.register("class_accuracy")
 @dataclass(frozen=True)
 class ClassAccuracy:
     """Share of the samples whose largest logit is that of the class they were drawn for."""
+
+    better: ClassVar[dict[str, Better]] = {"class_accuracy": "higher"}
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"class_accuracy": share in [0, 1]}; higher is better.
