@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Score a model, or images that exist: evaluate.py --model DIR --reference PATH [--num N]
 
-Under torchrun the ranks share the drawing and the extraction, and the scores are those of one process.
+Under torchrun the ranks share the drawing and the extraction, and the scores are those of one process:
+torchrun --nproc_per_node 8 -- tools/evaluate.py ... (without `--`, torchrun takes --num for an option of its own).
 Also: evaluate.py compare A.json B.json, evaluate.py colour-shift --model DIR --reference PATH --steps 5,10,25.
 """
 

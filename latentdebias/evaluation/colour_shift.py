@@ -13,8 +13,8 @@ from latentdebias.evaluation.metric import METRICS, Better
 class ColourShift:
     """How far the mean colour and the low-frequency power of samples are from the data's.
 
-    Colour that drifts from the data's, most with few sampling steps, is the failure that Debias (arXiv:2310.08442)
-    attributes to large errors at high noise. Needs no network: the images' own pixels (`colour_statistics`).
+    Colour that drifts from the data's, most with few sampling steps, is the failure that Debias (arXiv:2310.08442) lays
+    to biased estimates of x0 at high noise. Needs no network: the images' own pixels (`colour_statistics`).
     """
 
     better: ClassVar[dict[str, Better]] = {

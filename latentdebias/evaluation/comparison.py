@@ -50,7 +50,8 @@ def _settings(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
 
 
 def _verdicts(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
-    better = better_of([METRICS.build(spec) for spec in a.metrics])
+    known = [spec for spec in a.metrics if spec.get("name") in METRICS.names()]
+    better = better_of([METRICS.build(spec) for spec in known])
     common = [name for name in a.scores if name in b.scores]
     if not common:
         yield "No score is in both."

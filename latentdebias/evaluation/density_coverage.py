@@ -17,7 +17,7 @@ from latentdebias.evaluation.neighbours import by_block, holding, inside, radii
 class DensityCoverage:
     """How many of the reference's k-nearest-neighbour balls hold a sample, and how many samples they hold.
 
-    Naeem et al. 2020 (arXiv:2002.09797), equations 3 and 4: more robust to outliers than precision and recall. Neither
+    Naeem et al. 2020 (arXiv:2002.09797): more robust to outliers than precision and recall. Neither
     torchmetrics nor torch-fidelity has them.
     """
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,18 +49,10 @@ class DINOv2:
         try:
             network.load_state_dict(_for_timm(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)))
         # Which exception a file of another kind raises is torch's affair; none of its code was run.
-        except (
-            RuntimeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            EOFError,
-            ValueError,
-            pickle.UnpicklingError,
-        ) as error:
+        except Exception as error:
             raise UserError(
-                f"{path} does not hold the weights of DINOv2 {self.architecture} ({str(error).splitlines()[0]}). "
-                f"Download {url} and pass it: --dinov2-weights PATH."
+                f"{path} does not hold the weights of DINOv2 {self.architecture} ({type(error).__name__}: "
+                f"{str(error)[:200]}). Download {url} and pass it: --dinov2-weights PATH."
             ) from None
         sha256 = hashlib.sha256(data).hexdigest()
         return _DINOv2Extractor(network, network.num_features, f"dinov2-{self.architecture} sha256:{sha256}")

@@ -10,7 +10,7 @@ from latentdebias.evaluation.moments import Moments
 
 LARGE_DIM = 512
 FEW = 20
-"""Halves of features with more than `LARGE_DIM` dimensions, which take seconds each at D = 2048; 20 tell a deviation to 16%."""
+"""Halves of features with more than `LARGE_DIM` dimensions, seconds each at D = 2048; 20 tell a deviation to 16%."""
 
 
 def frechet_distance(samples: Moments, reference: Moments) -> float:

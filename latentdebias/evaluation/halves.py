@@ -13,7 +13,7 @@ class Halves:
     """Random halves of N images, each a choice of half the blocks into which the images are dealt at random.
 
     The mean over a random half of the blocks varies about the mean of all as the bootstrap's does, and as the mean of
-    all about the truth: (1 - 1/2) / (1/2) = 1 (McCarthy 1969; Politis, Romano and Wolf 1999, section 2). Unlike the
+    all about the truth: (1 - 1/2) / (1/2) = 1 (McCarthy 1969, pseudo-replication by half samples). Unlike the
     bootstrap a half holds no image twice, which nearest-neighbour scores would not survive, and sums over blocks serve
     all halves. A standard error from 64 blocks is itself 9% uncertain.
 

@@ -51,7 +51,8 @@ def _values(metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: 
     if isinstance(metric, MeasuresHalves):
         return metric.measure_halves(samples, reference, halves)
     measured = [metric.measure(samples.part(halves.rows(chosen)), reference) for chosen in halves.chosen]
-    return {name: [scores[name] for scores in measured] for name in set.intersection(*map(set, measured))}
+    in_all = [name for name in measured[0] if all(name in scores for scores in measured)]
+    return {name: [scores[name] for scores in measured] for name in in_all}
 
 
 def _about(score: float, values: list[float]) -> Interval:

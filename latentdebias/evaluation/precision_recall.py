@@ -18,7 +18,7 @@ from latentdebias.evaluation.neighbours import ROWS_AT_ONCE, by_block, inside, r
 class PrecisionRecall:
     """Shares of samples among the reference's k-nearest-neighbour balls, and of the reference among the samples'.
 
-    Kynkaanniemi et al. 2019 (arXiv:1904.06991), equations 1 and 2; computed by torch-fidelity.
+    Kynkaanniemi et al. 2019 (arXiv:1904.06991); computed by torch-fidelity.
     """
 
     better: ClassVar[dict[str, Better]] = {"precision": "higher", "recall": "higher"}

@@ -94,7 +94,7 @@ class ProtocolRecord:
     extractor: str
     sampling: SamplingProtocol | None = None
     resize: str = ""
-    intervals: dict[str, list[float]] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
     resamples: int = 0
     versions: dict[str, str] = field(default_factory=library_versions)
 
@@ -116,7 +116,8 @@ class ProtocolRecord:
     def line(self) -> str:
         """The scores and the protocol on one printable line."""
         parts = [f"{name} {self.told(name)}" for name in self.scores]
-        parts.append(f"{self.num_samples} samples against {self.num_reference} of {self.reference}")
+        against = f"{self.num_reference} of" if self.num_reference else "the moments in"
+        parts.append(f"{self.num_samples} samples against {against} {self.reference}")
         parts.append(f"reference sha256 {self.reference_sha256[:12]}")
         if self.sampling is not None:
             s = self.sampling
@@ -168,11 +169,11 @@ def record_of(
         extractor=extractor,
         sampling=sampling,
         resize=resize,
-        intervals={name: list(interval) for name, interval in (intervals or {}).items()},
+        intervals=dict(intervals or {}),
         resamples=resamples,
     )
 
 
 def resize_of(extractor: Extractor) -> str:
     """How images come to the extractor's size: image files through the crop to one size, all through its own resize."""
-    return f"{PREPROCESSING}, then {extractor.resize}"
+    return f"image files by {PREPROCESSING}, then {extractor.resize}"

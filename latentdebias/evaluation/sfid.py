@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from latentdebias.errors import UserError
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.frechet import frechet_distance, frechet_distances_of_halves
 from latentdebias.evaluation.halves import Halves
@@ -20,9 +21,19 @@ class SpatialFID:
     better: ClassVar[dict[str, Better]] = {"sfid": "lower"}
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        """{"sfid": distance}; lower is better. Empty where either set has no spatial features."""
+        """{"sfid": distance}; lower is better. Empty where either set has no spatial features.
+
+        `UserError` for published moments of another layer.
+        """
         mine, theirs = samples.spatial_feature_moments(), reference.spatial_feature_moments()
-        return {} if mine is None or theirs is None else {"sfid": frechet_distance(mine, theirs)}
+        if mine is None or theirs is None:
+            return {}
+        if mine.mean.shape != theirs.mean.shape:
+            raise UserError(
+                f"The reference's moments are of {len(theirs.mean)} spatial features, and the extractor gives "
+                f"{len(mine.mean)}; leave sfid out of --metrics, or pass a reference of the same layer."
+            )
+        return {"sfid": frechet_distance(mine, theirs)}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
         """As `MeasuresHalves.measure_halves`."""

@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from latentdebias.errors import UserError
 from latentdebias.evaluation import METRICS, FeatureSet, ProtocolRecord, SamplingProtocol, record_of
+from latentdebias.evaluation import record as record_module
 from latentdebias.sampling.images import DrawOptions
+from latentdebias.sampling.samplers import DDIM
 
 
 def feature_set(count, sha256):
@@ -83,3 +86,55 @@ def test_the_protocol_is_that_of_the_options():
     assert SamplingProtocol.of(Path("runs/model"), options, "digits") == SamplingProtocol(
         model="runs/model", sampler="heun", steps=7, guidance=2.5, seed=3, vae="digits", precision="bf16"
     )
+
+
+def test_intervals_stand_behind_their_scores_and_read_back(record, tmp_path):
+    told = replace(record, intervals={"fid": (1.5, 2.6)}, resamples=200, resize="bicubic to 224")
+    assert "fid 2.081 [1.5, 2.6] | kid 0.001235 |" in told.line()
+    assert "resize bicubic to 224" in told.line()
+    told.write(tmp_path / "evaluation.json")
+    assert ProtocolRecord.read(tmp_path / "evaluation.json") == told
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), ("3", "cannot be read"), ("{", "cannot be read"), ('{"scores": {}}', "Missing key")],
+)
+def test_a_file_that_is_no_record_is_an_error_of_the_user(tmp_path, content, words):
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        ProtocolRecord.read(path)
+
+
+@dataclass(frozen=True)
+class Counting(DDIM):
+    def nfe(self, steps):
+        return 2 * steps - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterOptions(DrawOptions):
+    """Not of the protocol: what a caller's own options add."""
+
+    every: int = 5
+
+
+def test_the_number_of_network_evaluations_is_the_samplers():
+    assert SamplingProtocol.of(Path("m"), DrawOptions(sampler=Counting(), steps=7), "digits").nfe == 13
+    plain = SamplingProtocol.of(Path("m"), LaterOptions(), "digits")
+    assert plain.nfe is None or plain.nfe == 50
+    assert plain.other.keys() & {"every", "batch_size", "steps"} == set()
+
+
+def test_settings_that_options_gain_later_are_recorded(monkeypatch, record):
+    extended = make_dataclass("Extended", [("interval", tuple, (0.2, 0.8))], bases=(DrawOptions,), frozen=True)
+    monkeypatch.setattr(record_module, "DrawOptions", extended)
+    protocol = SamplingProtocol.of(Path("m"), extended(), "digits")
+    assert protocol.other["interval"] == [0.2, 0.8]
+    assert "interval [0.2, 0.8]" in replace(record, sampling=protocol).line()
+
+
+def test_published_moments_have_no_number(record):
+    assert "1000 samples against the moments in digits/" in replace(record, num_reference=0).line()
