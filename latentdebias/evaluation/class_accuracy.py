@@ -6,7 +6,8 @@ from typing import ClassVar
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS, Better
+from latentdebias.evaluation.halves import Halves
+from latentdebias.evaluation.metric import METRICS, Better, measure_each_half
 
 
 @METRICS.register("class_accuracy")
@@ -27,3 +28,7 @@ class ClassAccuracy:
             return {}
         share = multiclass_accuracy(samples.logits, samples.labels, num_classes=num_logits, average="micro")
         return {"class_accuracy": float(share)}
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

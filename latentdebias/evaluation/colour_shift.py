@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from latentdebias.evaluation.colour import colour_difference
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS, Better
+from latentdebias.evaluation.halves import Halves
+from latentdebias.evaluation.metric import METRICS, Better, measure_each_half
 
 
 @METRICS.register("colour_shift")
@@ -42,3 +43,7 @@ class ColourShift:
             "colour_shift_blue": blue,
             "spectrum_shift": float(decibel.mean()),
         }
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

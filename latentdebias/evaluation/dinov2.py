@@ -50,9 +50,10 @@ class DINOv2:
             network.load_state_dict(_for_timm(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)))
         # Which exception a file of another kind raises is torch's affair; none of its code was run.
         except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
-                f"{path} does not hold the weights of DINOv2 {self.architecture} ({type(error).__name__}: "
-                f"{str(error)[:200]}). Download {url} and pass it: --dinov2-weights PATH."
+                f"{path} does not hold the weights of DINOv2 {self.architecture} ({reason}). "
+                f"Download {url} and pass it: --dinov2-weights PATH."
             ) from None
         sha256 = hashlib.sha256(data).hexdigest()
         return _DINOv2Extractor(network, network.num_features, f"dinov2-{self.architecture} sha256:{sha256}")

@@ -63,6 +63,10 @@ class FeatureSet:
             return moments_of(self.spatial)
         return self.spatial_moments
 
+    def without_features(self) -> "FeatureSet":
+        """Logits, labels and colours alone: parts of it cost little."""
+        return replace(self, features=self.features[:, :0], spatial=None, moments=None, spatial_moments=None)
+
     def part(self, rows: Tensor | slice) -> "FeatureSet":
         """Some of the images, whose moments are their own; `sha256` stays that of the whole set."""
         return replace(

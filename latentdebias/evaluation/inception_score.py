@@ -9,7 +9,8 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore as TorchmetricsInceptionScore
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS, Better, seeded_cpu_rng
+from latentdebias.evaluation.halves import Halves
+from latentdebias.evaluation.metric import METRICS, Better, measure_each_half, seeded_cpu_rng
 
 # The score of a split cannot exceed the number of its samples, so small splits would cap it.
 SMALLEST_SPLIT = 100
@@ -51,3 +52,7 @@ class InceptionScore:
         if splits > 1:
             scores["inception_score_std"] = float(std)
         return scores
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

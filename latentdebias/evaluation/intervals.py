@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.halves import Halves
-from latentdebias.evaluation.metric import Better, MeasuresHalves, Metric
+from latentdebias.evaluation.metric import Better, MeasuresHalves, Metric, measure_each_half
 
 RESAMPLES = 200
 SMALLEST_SET = 20
@@ -36,9 +36,9 @@ def intervals(
     halves = Halves.of(len(samples.logits), resamples, seed)
     found: dict[str, Interval] = {}
     for metric in tqdm(metrics, desc="intervals", unit="metric"):
-        for name, values in _values(metric, samples, reference, halves).items():
-            if name in scores and name in better_of([metric]):
-                found[name] = _about(scores[name], values)
+        names = scores.keys() & better_of([metric]).keys()
+        values = _values(metric, samples, reference, halves) if names else {}
+        found |= {name: _about(scores[name], each) for name, each in values.items() if name in names}
     return found
 
 
@@ -50,9 +50,7 @@ def better_of(metrics: Sequence[object]) -> dict[str, Better]:
 def _values(metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
     if isinstance(metric, MeasuresHalves):
         return metric.measure_halves(samples, reference, halves)
-    measured = [metric.measure(samples.part(halves.rows(chosen)), reference) for chosen in halves.chosen]
-    in_all = [name for name in measured[0] if all(name in scores for scores in measured)]
-    return {name: [scores[name] for scores in measured] for name in in_all}
+    return measure_each_half(metric, samples, reference, halves)
 
 
 def _about(score: float, values: list[float]) -> Interval:

@@ -80,7 +80,7 @@ class CreatesAFile:
         return (open, (str(self.path), "w"))
 
 
-@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({"a": 1}), "code"])
+@pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps({"a": 1}, protocol=2), "code"])
 def test_another_file_is_refused_and_runs_nothing(tmp_path, content):
     trace, path = tmp_path / "code ran", tmp_path / "weights.pth"
     if content == "code":

@@ -135,6 +135,7 @@ def one_thread():
 def test_two_ranks_score_exactly_as_one_process(tool, launch, model_dir, digit_images, tmp_path, one_thread):
     """37 samples in batches of 8: the ranks draw 3 and 2 batches, the last of them short."""
     shared = ["--model", model_dir, "--reference", digit_images, "--steps", 2, "--num", 37, "--batch-size", 8]
+    shared += ["--resamples", 20]
     # Without `--` torchrun takes --num for an abbreviation of an option of its own.
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2, "--"]
     # A cache of its own each, so that both extract the reference.
