@@ -32,6 +32,7 @@ from latentdebias.evaluation import (
     reference_features,
     resolution_of,
     score,
+    vae_of,
 )
 from latentdebias.evaluation.intervals import RESAMPLES
 from latentdebias.evaluation.opening import FoundImages
@@ -112,7 +113,7 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
     labels = labels_in_turn(parse_classes(None, model), count)
-    protocol = SamplingProtocol.of(arguments.model, options, model.config.autoencoder.id)
+    protocol = SamplingProtocol.of(arguments.model, options, vae_of(model.config.autoencoder))
     return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 
@@ -140,7 +141,7 @@ def _image_folder(samples: Path) -> Path:
 
 
 def _extractor(arguments: argparse.Namespace, sampling: SamplingProtocol | None) -> Extractor:
-    name = arguments.extractor or ("digits" if sampling and sampling.vae == "digits" else "inception")
+    name = arguments.extractor or ("digits" if sampling and sampling.vae.split()[0] == "digits" else "inception")
     weights = {"inception": arguments.inception_weights, "dinov2": arguments.dinov2_weights}
     spec = {"name": name, "weights": weights[name]} if name in weights else name
     return EXTRACTORS.build(spec).load().to(arguments.device)

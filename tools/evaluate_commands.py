@@ -23,6 +23,7 @@ from latentdebias.evaluation import (
     open_images,
     reference_features,
     score,
+    vae_of,
 )
 from latentdebias.evaluation.comparison import comparison
 from latentdebias.evaluation.statistics_cache import default_folder
@@ -71,7 +72,7 @@ def _colour_shift(words: list[str]) -> None:
     for options in choices:
         drawn = DrawnImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
-        protocol = SamplingProtocol.of(arguments.model, options, model.config.autoencoder.id)
+        protocol = SamplingProtocol.of(arguments.model, options, vae_of(model.config.autoencoder))
         paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
         records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())

@@ -20,7 +20,7 @@ from latentdebias.evaluation.moments import Moments
 from latentdebias.evaluation.npz_images import NpzImages
 from latentdebias.evaluation.opening import open_images, resolution_of
 from latentdebias.evaluation.precision_recall import PrecisionRecall
-from latentdebias.evaluation.record import ProtocolRecord, SamplingProtocol, record_of, resize_of
+from latentdebias.evaluation.record import ProtocolRecord, SamplingProtocol, record_of, resize_of, vae_of
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.scoring import score
 from latentdebias.evaluation.sfid import SpatialFID
@@ -63,4 +63,5 @@ __all__ = [
     "resize_of",
     "resolution_of",
     "score",
+    "vae_of",
 ]

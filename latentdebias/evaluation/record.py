@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.data.preprocess import PREPROCESSING
 from latentdebias.errors import UserError
 from latentdebias.evaluation.extractors import Extractor
@@ -177,3 +178,8 @@ def record_of(
 def resize_of(extractor: Extractor) -> str:
     """How images come to the extractor's size: image files through the crop to one size, all through its own resize."""
     return f"image files by {PREPROCESSING}, then {extractor.resize}"
+
+
+def vae_of(identity: AutoencoderIdentity) -> str:
+    """The autoencoder that decodes, by name and by its weights' sha256; the name alone where it has no weights."""
+    return f"{identity.id} sha256:{identity.weights_sha256}" if identity.weights_sha256 else identity.id

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from latentdebias.export import load_model
+
 QUICK = ["--steps", 2, "--num", 40]
 DIGITS_SCORE = ["--extractor", "digits", "--metrics"]
 
@@ -27,6 +29,10 @@ def test_a_model_is_scored_with_its_protocol_beside_the_scores(tool, model_dir, 
     assert record["sampling"]["sampler"] == "ddim"
     assert record["sampling"]["steps"] == 2
     assert record["extractor"].startswith("digits")
+    weights = load_model(model_dir).config.autoencoder.weights_sha256
+    assert record["sampling"]["vae"] == f"digits sha256:{weights}"
+    assert record["resize"] == "image files by adm_centre_crop, then none"
+    assert record["intervals"].keys() >= {"fid", "kid", "precision", "recall", "density", "coverage", "colour_shift"}
     assert "40 samples against 1797" in result.out
 
 
