@@ -1,6 +1,6 @@
 """Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.
 
-Importing it also registers `dit_*` and `diffusion_vit_*` with timm.
+Importing it also registers `dit_*`, `min_snr_vit_*`, `uvit_*`, `unet_*` and `ldm_unet` with timm.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -18,6 +18,7 @@ LAYERS = [
     {"training"},
     {"config"},
     {"build"},
+    {"plan"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_HERE_IMPORTS_DEEPSPEED = {"training/engine.py", "training/checkpoint.py"}

@@ -113,7 +113,8 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
     labels = labels_in_turn(parse_classes(None, model), count)
-    protocol = SamplingProtocol.of(arguments.model, options, vae_of(model.config.autoencoder))
+    vae_id = vae_of(model.config.autoencoder)
+    protocol = SamplingProtocol.of(arguments.model, options, vae_id, model.config.ema, arguments.autoguidance)
     return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 

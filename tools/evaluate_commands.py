@@ -65,14 +65,15 @@ def _colour_shift(words: list[str]) -> None:
     model, first = open_model(arguments)
     choices = [dataclasses.replace(first, steps=steps) for steps in numbers]
     for options in choices:
-        check_draw(options, model.diffusion, model.config.num_classes)
+        check_draw(options, model.diffusion, model.config.num_classes, model.config.latent_shape[0], model.weaker)
     reference = _reference(arguments, model.config.resolution)
     sampler, labels = model.image_sampler(arguments.vae), labels_in_turn(parse_classes(None, model), arguments.num)
     records = []
     for options in choices:
         drawn = DrawnImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
-        protocol = SamplingProtocol.of(arguments.model, options, vae_of(model.config.autoencoder))
+        vae = vae_of(model.config.autoencoder)
+        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, arguments.autoguidance)
         paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
         records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())

@@ -1,7 +1,26 @@
 """Denoising networks, built by name; importing this room registers them with timm as well."""
 
 from latentdebias.backbones.dit import DiT, DiTSpec
+from latentdebias.backbones.ldm_unet import LDMUNet, LDMUNetSpec
+from latentdebias.backbones.min_snr_vit import MinSNRViT, MinSNRViTSpec
 from latentdebias.backbones.protocol import BACKBONES, BackboneSpec
-from latentdebias.backbones.vit import DiffusionViT, TimmViT, TokenViT
+from latentdebias.backbones.unet import UNet, UNetSpec
+from latentdebias.backbones.uvit import UViT, UViTSpec
+from latentdebias.backbones.vit import TimmViT, TokenViT
 
-__all__ = ["BACKBONES", "BackboneSpec", "DiT", "DiTSpec", "DiffusionViT", "TimmViT", "TokenViT"]
+__all__ = [
+    "BACKBONES",
+    "BackboneSpec",
+    "DiT",
+    "DiTSpec",
+    "LDMUNet",
+    "LDMUNetSpec",
+    "MinSNRViT",
+    "MinSNRViTSpec",
+    "TimmViT",
+    "TokenViT",
+    "UNet",
+    "UNetSpec",
+    "UViT",
+    "UViTSpec",
+]

@@ -1,15 +1,29 @@
-"""DiT: a transformer whose blocks are modulated by time and class, with adaLN-Zero (Peebles & Xie 2022)."""
+"""DiT: a transformer whose blocks are modulated by time and class, with adaLN-Zero (Peebles & Xie 2022).
 
+The options beyond DiT are those that LightningDiT (Yao et al. 2025) adds, and register tokens (Darcet et al. 2024);
+each default is DiT's.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
-from timm.layers import Mlp, PatchEmbed, build_sincos2d_pos_embed
-from timm.layers.attention import Attention
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from timm.layers import Mlp, PatchEmbed, RmsNormFp32, RotaryEmbeddingCat, SwiGLU, build_sincos2d_pos_embed
+from timm.layers.attention import AttentionRope
 from torch import Tensor, nn
 
-from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, unpatchify
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_heads, check_patches, register_with_timm
+from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, labels_or_null, unpatchify
+from latentdebias.backbones.protocol import (
+    BACKBONES,
+    BackboneSpec,
+    check_heads,
+    check_latents,
+    check_patches,
+    register_with_timm,
+)
 from latentdebias.errors import UserError
 
 
@@ -25,35 +39,53 @@ class TanhGELU(nn.GELU):
         super().__init__(approximate="tanh")
 
 
-def norm(width: int) -> nn.LayerNorm:
-    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+def swiglu(width: int, hidden: int) -> SwiGLU:
+    """SwiGLU (Shazeer 2020) with as many parameters as an MLP of `hidden` units: three matrices of 2/3 the units."""
+    return SwiGLU(width, 2 * hidden // 3)
+
+
+# Without weights of their own: adaLN scales and shifts behind them.
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "layer": partial(nn.LayerNorm, eps=1e-6, elementwise_affine=False),
+    "rms": partial(RmsNormFp32, affine=False),
+}
+MLPS: dict[str, Callable[[int, int], nn.Module]] = {"gelu": partial(Mlp, act_layer=TanhGELU), "swiglu": swiglu}
+QK_NORMS: dict[str, Any] = {"none": None, "layer": nn.LayerNorm, "rms": RmsNormFp32}
+POSITIONS = {"sincos": {"absolute"}, "rope": {"rotary"}, "sincos_rope": {"absolute", "rotary"}}
 
 
 class DiTBlock(nn.Module):
     """Attention and MLP, each shifted, scaled and gated by the conditioning (DiT, figure 3)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, spec: "DiTSpec") -> None:
         super().__init__()
-        self.norm1, self.norm2 = norm(width), norm(width)
-        self.attn = Attention(width, num_heads=heads, qkv_bias=True)
-        self.mlp = Mlp(width, int(width * mlp_ratio), act_layer=TanhGELU)
+        width, qk_norm = spec.width, QK_NORMS[spec.qk_norm]
+        self.norm1, self.norm2 = NORMS[spec.norm](width), NORMS[spec.norm](width)
+        self.attn = AttentionRope(
+            width,
+            num_heads=spec.heads,
+            num_prefix_tokens=spec.registers,
+            qk_norm=qk_norm is not None,
+            norm_layer=qk_norm,
+        )
+        self.mlp = MLPS[spec.mlp](width, int(width * spec.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x `(B, N, D)`, condition `(B, D)` -> `(B, N, D)`."""
+    def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None) -> Tensor:
+        """x `(B, N, D)`, condition `(B, D)`, rope `(patches, 2 D / heads)` -> `(B, N, D)`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class FinalLayer(nn.Module):
     """Modulated norm and projection to patches `(B, N, p p C)`."""
 
-    def __init__(self, width: int, out_features: int) -> None:
+    def __init__(self, spec: "DiTSpec", out_chans: int) -> None:
         super().__init__()
-        self.norm_final = norm(width)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
-        self.linear = nn.Linear(width, out_features)
+        self.norm_final = NORMS[spec.norm](spec.width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
+        self.linear = nn.Linear(spec.width, spec.patch_size**2 * out_chans)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
@@ -63,25 +95,26 @@ class FinalLayer(nn.Module):
 class DiT(nn.Module):
     """`model(z, t, y)`; see `BackboneSpec` for the shapes. Parameter names are those of the published checkpoints."""
 
-    def __init__(
-        self,
-        spec: "DiTSpec",
-        img_size: int,
-        in_chans: int,
-        num_classes: int,
-        out_chans: int,
-    ) -> None:
+    def __init__(self, spec: "DiTSpec", img_size: int, in_chans: int, num_classes: int, out_chans: int) -> None:
         super().__init__()
-        width, patch_size = spec.width, spec.patch_size
+        width, patch_size, positions = spec.width, spec.patch_size, POSITIONS[spec.positions]
         self.img_size, self.in_chans, self.num_classes, self.patch_size = img_size, in_chans, num_classes, patch_size
-        self.grid_size = img_size // patch_size
+        self.grid_size, self.num_registers = img_size // patch_size, spec.registers
+        grid = [self.grid_size] * 2
         self.x_embedder = PatchEmbed(img_size, patch_size, in_chans, width)
-        positions = build_sincos2d_pos_embed([self.grid_size] * 2, width)[None]
-        self.pos_embed = nn.Parameter(positions, requires_grad=False)
+        self.pos_embed: nn.Parameter | None = None
+        if "absolute" in positions:
+            self.pos_embed = nn.Parameter(build_sincos2d_pos_embed(grid, width)[None], requires_grad=False)
+        self.rope: RotaryEmbeddingCat | None = None
+        if "rotary" in positions:
+            self.rope = RotaryEmbeddingCat(width // spec.heads, in_pixels=False, feat_shape=grid)
+        self.register_tokens: nn.Parameter | None = None
+        if spec.registers:
+            self.register_tokens = nn.Parameter(0.02 * torch.randn(1, spec.registers, width))
         self.t_embedder = SinusoidTime(width)
         self.y_embedder = LabelEmbedding(num_classes, width) if num_classes else None
-        self.blocks = nn.ModuleList(DiTBlock(width, spec.heads, spec.mlp_ratio) for _ in range(spec.depth))
-        self.final_layer = FinalLayer(width, patch_size**2 * out_chans)
+        self.blocks = nn.ModuleList(DiTBlock(spec) for _ in range(spec.depth))
+        self.final_layer = FinalLayer(spec, out_chans)
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -96,31 +129,58 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        x = self.x_embedder(z) + self.pos_embed
+        check_latents(z, self.in_chans, self.img_size)
+        x = self._tokens(z)
+        rope = None if self.rope is None else self.rope.get_embed()
         condition = self.t_embedder(t)
         if self.y_embedder is not None:
-            condition = condition + self.y_embedder(y, len(z))
+            condition = condition + self.y_embedder(labels_or_null(y, z, self.num_classes))
         for block in self.blocks:
-            x = block(x, condition)
-        return unpatchify(self.final_layer(x, condition), self.patch_size, self.grid_size)
+            x = block(x, condition, rope)
+        patches = self.final_layer(x[:, self.num_registers :], condition)
+        return unpatchify(patches, self.patch_size, self.grid_size)
+
+    def _tokens(self, z: Tensor) -> Tensor:
+        x = self.x_embedder(z)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed
+        if self.register_tokens is not None:
+            x = torch.cat([self.register_tokens.expand(len(z), -1, -1), x], dim=1)
+        return x
 
 
 @BACKBONES.register("dit")
 @dataclass(frozen=True, kw_only=True)
 class DiTSpec(BackboneSpec):
-    """A DiT of any size."""
+    """A DiT of any size.
+
+    `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on whole grid coordinates, as EVA-02 and
+    LightningDiT rotate. LightningDiT's own choice is norm rms (there with weights, which adaLN's scale makes
+    redundant), mlp swiglu, positions sincos_rope. `registers` learned tokens run along with the patches, have no
+    position, and are not read out.
+    """
 
     width: PositiveInt
     depth: PositiveInt
     heads: PositiveInt
     patch_size: PositiveInt = 2
     mlp_ratio: PositiveFloat = 4.0
+    norm: Literal["layer", "rms"] = "layer"
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    positions: Literal["sincos", "rope", "sincos_rope"] = "sincos"
+    qk_norm: Literal["none", "layer", "rms"] = "none"
+    registers: NonNegativeInt = 0
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> DiT:
         check_patches(img_size, self.patch_size)
         check_heads(self.width, self.heads)
         if self.width % 4:
             raise UserError(f"width {self.width} is not a multiple of 4, which sine-cosine positions need.")
+        if "rotary" in POSITIONS[self.positions] and self.width // self.heads % 4:
+            raise UserError(
+                f"positions {self.positions!r} needs heads whose width is a multiple of 4, and width {self.width} over "
+                f"heads {self.heads} is {self.width // self.heads}; change heads or width, or set positions: sincos."
+            )
         return DiT(self, img_size, in_chans, num_classes, out_chans or in_chans)
 
 

@@ -1,32 +1,40 @@
 """Embeddings of time and class, and the step from tokens back to an image."""
 
 import math
+from typing import Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+TimeEmbedding = Literal["sinusoid", "table"]
+
+
+def sinusoid(t: Tensor, width: int) -> Tensor:
+    """Cosines, then sines of t at width / 2 frequencies from 1 to 1/10000 (Ho et al. 2020): `(B,)` -> `(B, width)`."""
+    steps = torch.arange(width // 2, dtype=torch.float32, device=t.device) / (width // 2)
+    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * steps)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
 
 class SinusoidTime(nn.Module):
-    """An MLP over cosines and sines of t at 256 / 2 frequencies from 1 to 1/10000 (DiT, after Ho et al. 2020)."""
+    """An MLP over the sinusoid of t, 256 wide (DiT)."""
 
-    FREQUENCIES = 128
+    FEATURES = 256
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        first, second = nn.Linear(2 * self.FREQUENCIES, width), nn.Linear(width, width)
+        first, second = nn.Linear(self.FEATURES, width), nn.Linear(width, width)
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
         nn.init.normal_(first.weight, std=0.02)
         nn.init.normal_(second.weight, std=0.02)
 
     def forward(self, t: Tensor) -> Tensor:
         """`(B,)` -> `(B, width)`."""
-        steps = torch.arange(self.FREQUENCIES, dtype=torch.float32, device=t.device) / self.FREQUENCIES
-        angles = t.float()[:, None] * torch.exp(-math.log(10_000) * steps)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))
+        return self.mlp(sinusoid(t, self.FEATURES).to(next(self.parameters()).dtype))
 
 
-class TableTime(nn.Module):
+class TableTime(nn.Embedding):
     """A learned vector for each whole step, as in Min-SNR's ViT: 4000 rows, of which a schedule uses the first T.
 
     A schedule of more than 4000 steps does not fit it.
@@ -35,13 +43,14 @@ class TableTime(nn.Module):
     ROWS = 4000
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(self.ROWS, width)
-        nn.init.normal_(self.table.weight, std=0.02)
+        super().__init__(self.ROWS, width)
 
     def forward(self, t: Tensor) -> Tensor:
         """`(B,)`, rounded to whole steps -> `(B, width)`."""
-        return self.table(t.round().long())
+        return super().forward(t.round().long())
+
+
+TIME_EMBEDDINGS: dict[str, type[SinusoidTime | TableTime]] = {"sinusoid": SinusoidTime, "table": TableTime}
 
 
 class LabelEmbedding(nn.Module):
@@ -49,15 +58,17 @@ class LabelEmbedding(nn.Module):
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.embedding_table = nn.Embedding(num_classes + 1, width)
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
-    def forward(self, y: Tensor | None, batch: int) -> Tensor:
-        """Labels `(B,)`, or None for the null class throughout -> `(B, width)`."""
-        if y is None:
-            y = torch.full((batch,), self.num_classes, device=self.embedding_table.weight.device)
+    def forward(self, y: Tensor) -> Tensor:
+        """Labels `(B,)` -> `(B, width)`."""
         return self.embedding_table(y)
+
+
+def labels_or_null(y: Tensor | None, z: Tensor, num_classes: int) -> Tensor:
+    """The labels `(B,)` int64, or for None the null class `num_classes` throughout the batch of z."""
+    return torch.full((len(z),), num_classes, device=z.device) if y is None else y
 
 
 def unpatchify(tokens: Tensor, patch_size: int, grid_size: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import timm.models
-from torch import nn
+from torch import Tensor, nn
 
 from latentdebias.errors import UserError
 from latentdebias.registry import Registry
@@ -16,7 +16,8 @@ class BackboneSpec(ABC):
 
     The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` as
     `Diffusion.model_time` gives them, labels `(B,)` int64 with `num_classes` as the null class, or None for it
-    throughout. It returns `(B, out_chans, H, W)`.
+    throughout. It returns `(B, out_chans, H, W)`, and raises `UserError` for latents of another shape than it was
+    built for. Its attribute `blocks` lists the repeated blocks, in the order in which they run.
     """
 
     @abstractmethod
@@ -43,6 +44,16 @@ def check_heads(width: int, heads: int) -> None:
     """Raise `UserError` unless the heads share the width evenly."""
     if width % heads:
         raise UserError(f"heads {heads} do not divide width {width}; choose a number of heads that does.")
+
+
+def check_latents(z: Tensor, in_chans: int, img_size: int) -> None:
+    """Raise `UserError` unless z is `(B, in_chans, img_size, img_size)`."""
+    built_for, given = (in_chans, img_size, img_size), tuple(z.shape[1:])
+    if given != built_for:
+        raise UserError(
+            f"The network was built for latents of shape {built_for} and got {given}; build it for that shape "
+            f"(img_size, in_chans), or pass latents of the shape it was built for."
+        )
 
 
 def register_with_timm(name: str) -> None:

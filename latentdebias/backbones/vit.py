@@ -1,8 +1,8 @@
-"""Plain vision transformers as denoisers: time and class enter as two more tokens (Min-SNR, section 4.1)."""
+"""Any timm ViT as a denoiser: time and class enter as two more tokens (Min-SNR, section 4.1)."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 import torch
@@ -12,12 +12,15 @@ from timm.models.eva import Eva, EvaAttention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, TableTime, unpatchify
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_heads, check_patches, register_with_timm
+from latentdebias.backbones.embeddings import (
+    TIME_EMBEDDINGS,
+    LabelEmbedding,
+    TimeEmbedding,
+    labels_or_null,
+    unpatchify,
+)
+from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_latents, check_patches
 from latentdebias.errors import UserError, legal_choices
-
-TimeEmbedding = Literal["sinusoid", "table"]
-TIME_EMBEDDINGS: dict[str, type[SinusoidTime | TableTime]] = {"sinusoid": SinusoidTime, "table": TableTime}
 
 TIMM_FAMILIES = ("vision_transformer", "deit", "eva")
 
@@ -37,7 +40,8 @@ class TokenViT(nn.Module):
     ) -> None:
         super().__init__()
         width = vit.embed_dim
-        self.num_classes = num_classes
+        self.num_classes, self.img_size = num_classes, vit.patch_embed.img_size[0]
+        self.in_chans: int = vit.patch_embed.proj.in_channels
         self.grid_size, self.patch_size = vit.patch_embed.grid_size[0], vit.patch_embed.patch_size[0]
         self.vit = _without_head(vit)
         self.t_embedder = TIME_EMBEDDINGS[time_embedding](width)
@@ -50,19 +54,25 @@ class TokenViT(nn.Module):
         nn.init.zeros_(self.head.bias)
         _skip_rotary(self.vit, self.num_condition_tokens)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The repeated blocks, in the order in which they run."""
+        return list(self.vit.blocks)
+
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        check_latents(z, self.in_chans, self.img_size)
         embedded = self.vit._pos_embed(self.vit.patch_embed(z))
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)
-        x = torch.cat([self._condition(t, y), self.vit.norm_pre(x)], dim=1)
+        x = torch.cat([self._condition(z, t, y), self.vit.norm_pre(x)], dim=1)
         for block, rope in zip(self.vit.blocks, self._rotary_by_block(rotary), strict=True):
             x = block(x) if rope is None else block(x, rope=rope)
         patches = self.vit.norm(x)[:, -(self.grid_size**2) :]
         return unpatchify(self.head(patches), self.patch_size, self.grid_size)
 
-    def _condition(self, t: Tensor, y: Tensor | None) -> Tensor:
+    def _condition(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         tokens = [self.t_embedder(t)]
         if self.y_embedder is not None:
-            tokens.append(self.y_embedder(y, len(t)))
+            tokens.append(self.y_embedder(labels_or_null(y, z, self.num_classes)))
         return torch.stack(tokens, dim=1) + self.condition_pos_embed
 
     def _rotary_by_block(self, rotary: Tensor | None) -> list[Tensor | None]:
@@ -135,41 +145,3 @@ class TimmViT(BackboneSpec):
 
 def _family_names() -> list[str]:
     return [name for family in TIMM_FAMILIES for name in timm.list_models(module=family)]
-
-
-@BACKBONES.register("diffusion_vit")
-@dataclass(frozen=True, kw_only=True)
-class DiffusionViT(BackboneSpec):
-    """Min-SNR's vanilla ViT (table 6): pre-norm blocks, no skips, no final norm, a table of times."""
-
-    width: PositiveInt
-    depth: PositiveInt
-    heads: PositiveInt
-    patch_size: PositiveInt = 2
-    time_embedding: TimeEmbedding = "table"
-
-    def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
-        check_patches(img_size, self.patch_size)
-        check_heads(self.width, self.heads)
-        vit = VisionTransformer(
-            img_size=img_size,
-            patch_size=self.patch_size,
-            in_chans=in_chans,
-            num_classes=0,
-            embed_dim=self.width,
-            depth=self.depth,
-            num_heads=self.heads,
-            class_token=False,
-            global_pool="",
-            final_norm=False,
-        )
-        return TokenViT(vit, num_classes, out_chans or in_chans, self.time_embedding)
-
-
-# Min-SNR prints 6 heads for the small one, which do not divide 512; 8 do.
-SIZES = {"small": (512, 13, 8), "base": (768, 12, 12), "large": (1024, 21, 16), "xl": (1152, 28, 16)}
-for size, (width, depth, heads) in SIZES.items():
-    for patch_size in (2, 4, 8):
-        preset = f"diffusion_vit_{size}_patch{patch_size}"
-        BACKBONES.preset(preset, of="diffusion_vit", width=width, depth=depth, heads=heads, patch_size=patch_size)
-        register_with_timm(preset)

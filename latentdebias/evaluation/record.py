@@ -39,8 +39,8 @@ def _version(distribution: str) -> str:
 class SamplingProtocol:
     """How the samples were drawn: all that a model directory's user chose, and whose weights they are.
 
-    `nfe` is the number of network evaluations an image takes, where the sampler tells it (`Sampler.nfe(steps)`), a
-    guided one counted once. `other` holds whatever else `DrawOptions` has, such as the guidance's interval.
+    `nfe` is the number of network evaluations of the sampler's steps, a guided one counted once, those that `zero_init`
+    spares too. `other` holds whatever else `DrawOptions` has, such as the guidance's interval.
     """
 
     model: str
@@ -49,15 +49,20 @@ class SamplingProtocol:
     guidance: float
     seed: int
     vae: str
+    ema: str
     precision: str = "fp32"
-    ema: bool = True
     nfe: int | None = None
+    autoguidance: str | None = None
     other: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: Path, options: DrawOptions, vae: str) -> "SamplingProtocol":
-        """The protocol of images drawn from the model directory `model` and decoded by the autoencoder `vae`."""
-        count = getattr(SAMPLERS.build(options.sampler), "nfe", None)
+    def of(
+        cls, model: Path, options: DrawOptions, vae: str, ema: str, autoguidance: Path | None = None
+    ) -> "SamplingProtocol":
+        """The protocol of images drawn from the average `ema` in `model`, decoded by the autoencoder `vae`.
+
+        `autoguidance` is the weaker model's directory, where one guides.
+        """
         values = plain(dataclasses.asdict(options))
         names = {option.name for option in dataclasses.fields(DrawOptions)} - NOT_OF_THE_PROTOCOL
         own = {each.name for each in dataclasses.fields(cls)}
@@ -68,8 +73,10 @@ class SamplingProtocol:
             guidance=options.guidance,
             seed=options.seed,
             vae=vae,
+            ema=ema,
             precision=options.precision,
-            nfe=None if count is None else count(options.steps),
+            nfe=SAMPLERS.build(options.sampler).nfe(options.steps),
+            autoguidance=None if autoguidance is None else str(autoguidance),
             other={name: values[name] for name in sorted(names - own)},
         )
 
@@ -122,12 +129,13 @@ class ProtocolRecord:
         parts.append(f"reference sha256 {self.reference_sha256[:12]}")
         if self.sampling is not None:
             s = self.sampling
-            weights = "EMA" if s.ema else "no EMA"
+            weights = "no EMA" if s.ema == "none" else f"EMA {s.ema}"
             parts.append(
                 f"{s.sampler} {s.steps} steps, guidance {s.guidance:g}, seed {s.seed}, {s.precision}, {weights}"
             )
             parts.append(f"VAE {s.vae}")
             parts += [f"NFE {s.nfe}"] * (s.nfe is not None)
+            parts += [f"autoguidance {s.autoguidance}"] * (s.autoguidance is not None)
             parts += [f"{name} {value}" for name, value in s.other.items()]
         parts.append(f"extractor {self.extractor}")
         parts += [f"resize {self.resize}"] * bool(self.resize)

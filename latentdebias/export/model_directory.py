@@ -19,6 +19,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.files import publish, published_folder
 from latentdebias.registry import load_plugins, plain, validate
+from latentdebias.sampling import Network
 from latentdebias.sampling.images import ImageSampler
 
 FORMAT_VERSION = 1
@@ -30,6 +31,7 @@ WEIGHTS = "model.safetensors"
 class ModelConfig:
     """What `config.yaml` of a model directory says; class `num_classes` is the null class, 0 classes unconditional.
 
+    `ema` names the average that the weights are, such as 0.9999, std0.050 or none.
     `imports` names the modules that register parts of the model which are not this package's.
     """
 
@@ -44,30 +46,62 @@ class ModelConfig:
     resolution: int
     autoencoder: AutoencoderIdentity
     step: int
-    ema_decay: float
+    ema: str
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`."""
+    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`.
+
+    `weaker` is the network of another model that guides it, if any.
+    """
 
     backbone: nn.Module
     diffusion: Diffusion
     config: ModelConfig
+    weaker: Network | None = None
+
+    def guided_by(self, weaker: "LoadedModel") -> "LoadedModel":
+        """This model under autoguidance by a weaker one; `UserError` unless both draw the same latents alike."""
+        for name in ("latent_shape", "num_classes", "normalization", "autoencoder"):
+            ours, theirs = getattr(self.config, name), getattr(weaker.config, name)
+            if ours != theirs:
+                raise UserError(
+                    f"The autoguidance model's {name} is {theirs}, and this model's is {ours}; choose a weaker model "
+                    f"of the same latents and classes, such as a smaller one or an earlier checkpoint."
+                )
+        if weaker.diffusion.schedule != self.diffusion.schedule:
+            raise UserError(
+                f"The autoguidance model has schedule {weaker.diffusion.spec()['schedule']}, and this model has "
+                f"{self.diffusion.spec()['schedule']}; choose a weaker model of the same schedule."
+            )
+        return dataclasses.replace(self, weaker=Network(weaker.backbone, weaker.diffusion))
 
     def image_sampler(self, vae: str | None = None) -> ImageSampler:
         """The model with its autoencoder, on the model's device, ready to draw; `vae` says where the autoencoder is."""
         config, device = self.config, next(self.backbone.parameters()).device
         autoencoder = load_this_autoencoder(config.autoencoder, vae or config.autoencoder.id, device)
         shape, num_classes = config.latent_shape, config.num_classes
-        return ImageSampler(self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes)
+        return ImageSampler(
+            self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes, self.weaker
+        )
 
 
 def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
     """Write a model directory, replacing an older one only once the new one is whole."""
     with published_folder(directory) as fresh:
         publish(fresh / WEIGHTS, save({name: weight.contiguous() for name, weight in weights.items()}))
-        publish(fresh / CONFIG, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
+        write_model_config(fresh / CONFIG, config)
+
+
+def write_model_config(path: Path, config: ModelConfig) -> None:
+    """Write `config` as a file that `read_model_config` reads."""
+    publish(path, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The config at `path`; `UserError` where it is missing, damaged, or has other keys."""
+    return validate(ModelConfig, _read_yaml(path), str(path))
 
 
 def load_model(directory: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
@@ -79,10 +113,12 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"{directory} is no model directory: it has no {name}. A training run writes one to RUN_DIR/model; "
                 f"train with: deepspeed tools/train.py --config NAME"
             )
-    config = validate(ModelConfig, _read_yaml(directory / CONFIG), str(directory / CONFIG))
+    config = read_model_config(directory / CONFIG)
     load_plugins(config.imports)
     channels, side, _ = config.latent_shape
-    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes)
+    diffusion = Diffusion(**config.diffusion)
+    out_chans = diffusion.variance.outputs * channels
+    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans)
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
@@ -90,11 +126,11 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
             f"{directory / WEIGHTS} does not fit {CONFIG}, or is damaged: {str(error)[:500]}. Export it again: rerun "
             f"the training command with the same run_dir."
         ) from None
-    return LoadedModel(backbone.to(device).eval(), Diffusion(**config.diffusion), config)
+    return LoadedModel(backbone.to(device).eval(), diffusion, config)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}. Export the model again.") from None

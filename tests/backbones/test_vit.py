@@ -19,18 +19,6 @@ TIMM_NAMES = [
 ]
 
 
-def millions(model):
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
-
-
-@pytest.mark.parametrize(("size", "published"), [("small", 43), ("base", 88), ("large", 269), ("xl", 451)])
-def test_published_parameter_counts(size, published):
-    """Min-SNR's table 6 counts networks without a table of classes."""
-    with torch.device("meta"):
-        model = timm.create_model(f"diffusion_vit_{size}_patch2", img_size=32, in_chans=4, num_classes=0)
-    assert millions(model) == pytest.approx(published, abs=0.5)
-
-
 @pytest.mark.parametrize("name", TIMM_NAMES)
 def test_any_timm_vit_builds_on_latents(name):
     with torch.device("meta"):
@@ -58,15 +46,9 @@ def test_rotary_embedding_turns_patches_only():
     assert prefix == {model.vit.num_prefix_tokens + 2}
 
 
-def test_min_snr_vit_has_a_table_of_times_and_no_final_norm():
-    model = timm.create_model("diffusion_vit_small_patch8", img_size=8, in_chans=4, num_classes=10)
-    assert model.t_embedder.table.num_embeddings == 4000
-    assert isinstance(model.vit.norm, torch.nn.Identity)
-
-
-def test_an_unconditional_vit_takes_no_labels():
-    model = timm.create_model("diffusion_vit_small_patch8", img_size=8, in_chans=4, num_classes=0)
-    assert model(torch.randn(2, 4, 8, 8), torch.tensor([1.0, 2.0])).shape == (2, 4, 8, 8)
+def test_time_may_be_a_table():
+    spec = {"name": "vit", "timm_name": "vit_tiny_patch16_224", "time_embedding": "table"}
+    assert BACKBONES.build(spec).build(8, 4, 10).t_embedder.weight.shape == (4000, 192)
 
 
 def test_unknown_and_foreign_timm_names_are_errors():

@@ -9,7 +9,9 @@ METRICS = [{"name": "fid"}, {"name": "precision_recall"}, {"name": "colour_shift
 
 
 def record(scores=None, intervals=None, **changes):
-    sampling = SamplingProtocol(model="model", sampler="ddim", steps=50, guidance=1.5, seed=0, vae="digits")
+    sampling = SamplingProtocol(
+        model="model", sampler="ddim", steps=50, guidance=1.5, seed=0, vae="digits", ema="0.999"
+    )
     values = {
         "scores": scores or {"fid": 3.0},
         "intervals": intervals or {},

@@ -9,8 +9,8 @@ import torch
 from latentdebias.errors import UserError
 from latentdebias.evaluation import METRICS, FeatureSet, ProtocolRecord, SamplingProtocol, record_of
 from latentdebias.evaluation import record as record_module
+from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import DrawOptions
-from latentdebias.sampling.samplers import DDIM
 
 
 def feature_set(count, sha256):
@@ -28,7 +28,7 @@ def record():
         reference_path="digits/",
         extractor="digits sha256:cc",
         sampling=SamplingProtocol(
-            model="model/", sampler="ddim", steps=50, guidance=1.5, seed=11, vae="sd-vae-ft-mse sha256:dd"
+            model="model/", sampler="ddim", steps=50, guidance=1.5, seed=11, vae="sd-vae-ft-mse sha256:dd", ema="0.9999"
         ),
     )
 
@@ -40,7 +40,7 @@ def test_the_file_holds_the_scores_and_the_whole_protocol(record, tmp_path):
     assert written["metrics"][1] == {"name": "kid", "subsets": 7, "subset_size": 1000, "seed": 3}
     assert (written["num_samples"], written["num_reference"]) == (1000, 1797)
     assert written["reference_sha256"] == "b" * 64
-    assert written["sampling"]["ema"] is True
+    assert written["sampling"]["ema"] == "0.9999"
     assert written["versions"]["torch"] == importlib.metadata.version("torch")
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
@@ -72,7 +72,15 @@ def test_the_line_tells_every_setting(record):
     assert "\n" not in line
     for part in ("fid 2.081", "kid 0.001235", "1000 samples", "1797 of digits/", "bbbbbbbbbbbb", "ddim 50 steps"):
         assert part in line
-    for part in ("guidance 1.5", "seed 11", "fp32", "EMA", "VAE sd-vae-ft-mse", "digits sha256:cc", "torchmetrics 1"):
+    for part in (
+        "guidance 1.5",
+        "seed 11",
+        "fp32",
+        "EMA 0.9999",
+        "VAE sd-vae-ft-mse",
+        "digits sha256:cc",
+        "torchmetrics 1",
+    ):
         assert part in line
 
 
@@ -83,8 +91,19 @@ def test_found_images_have_no_sampling_settings(record):
 
 def test_the_protocol_is_that_of_the_options():
     options = DrawOptions(sampler="heun", steps=7, guidance=2.5, seed=3, batch_size=9, precision="bf16")
-    assert SamplingProtocol.of(Path("runs/model"), options, "digits") == SamplingProtocol(
-        model="runs/model", sampler="heun", steps=7, guidance=2.5, seed=3, vae="digits", precision="bf16"
+    protocol = SamplingProtocol.of(Path("runs/model"), options, "digits", "std0.050", Path("weaker"))
+    assert protocol.other["guidance_interval"] == list(options.guidance_interval)
+    assert replace(protocol, other={}) == SamplingProtocol(
+        model="runs/model",
+        sampler="heun",
+        steps=7,
+        guidance=2.5,
+        seed=3,
+        vae="digits",
+        ema="std0.050",
+        precision="bf16",
+        nfe=SAMPLERS.build("heun").nfe(7),
+        autoguidance="weaker",
     )
 
 
@@ -108,12 +127,6 @@ def test_a_file_that_is_no_record_is_an_error_of_the_user(tmp_path, content, wor
         ProtocolRecord.read(path)
 
 
-@dataclass(frozen=True)
-class Counting(DDIM):
-    def nfe(self, steps):
-        return 2 * steps - 1
-
-
 @dataclass(frozen=True, kw_only=True)
 class LaterOptions(DrawOptions):
     """Not of the protocol: what a caller's own options add."""
@@ -122,16 +135,17 @@ class LaterOptions(DrawOptions):
 
 
 def test_the_number_of_network_evaluations_is_the_samplers():
-    assert SamplingProtocol.of(Path("m"), DrawOptions(sampler=Counting(), steps=7), "digits").nfe == 13
-    plain = SamplingProtocol.of(Path("m"), LaterOptions(), "digits")
-    assert plain.nfe is None or plain.nfe == 50
+    heun = SamplingProtocol.of(Path("m"), DrawOptions(sampler="heun", steps=7), "digits", "none")
+    assert heun.nfe == SAMPLERS.build("heun").nfe(7) > 7
+    plain = SamplingProtocol.of(Path("m"), LaterOptions(), "digits", "none")
+    assert plain.nfe == 50
     assert plain.other.keys() & {"every", "batch_size", "steps"} == set()
 
 
 def test_settings_that_options_gain_later_are_recorded(monkeypatch, record):
     extended = make_dataclass("Extended", [("interval", tuple, (0.2, 0.8))], bases=(DrawOptions,), frozen=True)
     monkeypatch.setattr(record_module, "DrawOptions", extended)
-    protocol = SamplingProtocol.of(Path("m"), extended(), "digits")
+    protocol = SamplingProtocol.of(Path("m"), extended(), "digits", "none")
     assert protocol.other["interval"] == [0.2, 0.8]
     assert "interval [0.2, 0.8]" in replace(record, sampling=protocol).line()
 
