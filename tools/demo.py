@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,6 @@ from latentdebias.evaluation import (
     FID,
     KID,
     ClassAccuracy,
-    FeatureSet,
     FolderImages,
     ShardImages,
     evaluate,
@@ -93,23 +91,14 @@ def score(out: Path) -> dict[str, dict[str, float]]:
     sets = {
         name: extract(source, extractor, source.count, name, source.num_classes) for name, source in sources.items()
     }
-    reference = part(sets["real"], slice(0, None, 2))
+    # Every second image: all classes are in either half, though they stand in order.
+    reference = sets["real"].part(slice(0, None, 2))
     compared = {
         "guided samples": sets["samples"],
-        "reconstructions": part(sets["reconstructions"], slice(1, None, 2)),
-        "real": part(sets["real"], slice(1, None, 2)),
+        "reconstructions": sets["reconstructions"].part(slice(1, None, 2)),
+        "real": sets["real"].part(slice(1, None, 2)),
     }
     return {name: evaluate(images, reference, METRICS) for name, images in compared.items()}
-
-
-def part(images: FeatureSet, rows: slice) -> FeatureSet:
-    """Some rows of a set; every second one has all classes in it, though they stand in order."""
-    return replace(
-        images,
-        features=images.features[rows],
-        logits=images.logits[rows],
-        labels=None if images.labels is None else images.labels[rows],
-    )
 
 
 def report(scores: dict[str, dict[str, float]], seconds: dict[str, float], picture: Path) -> None:

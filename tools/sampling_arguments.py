@@ -8,6 +8,7 @@ from typing import get_args
 import yaml
 from devices import default_device, open_device
 
+from latentdebias.distributed import local_rank
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.export import LoadedModel, load_model
 from latentdebias.registry import Spec, validate
@@ -29,7 +30,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", default=defaults.batch_size, metavar="N", help="does not change the images")
     parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
-    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--device", default=default_device(local_rank()))
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser, defaults: DrawOptions) -> None:

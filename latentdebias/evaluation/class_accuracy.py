@@ -1,17 +1,21 @@
 """Class accuracy: do class-conditional samples show the class that was asked for?"""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS
+from latentdebias.evaluation.halves import Halves
+from latentdebias.evaluation.metric import METRICS, Better, measure_each_half
 
 
 @METRICS.register("class_accuracy")
 @dataclass(frozen=True)
 class ClassAccuracy:
     """Share of the samples whose largest logit is that of the class they were drawn for."""
+
+    better: ClassVar[dict[str, Better]] = {"class_accuracy": "higher"}
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"class_accuracy": share in [0, 1]}; higher is better.
@@ -24,3 +28,7 @@ class ClassAccuracy:
             return {}
         share = multiclass_accuracy(samples.logits, samples.labels, num_classes=num_logits, average="micro")
         return {"class_accuracy": float(share)}
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

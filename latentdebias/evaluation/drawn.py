@@ -26,7 +26,11 @@ class DrawnImages:
         return self.sampler.num_classes or None
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        start = 0
-        for images in self.sampler.draw(self.labels, self.options):
-            yield ImageBatch(images, self.labels[start : start + len(images)])
-            start += len(images)
+        return self.batches(0, 1)
+
+    def batches(self, rank: int, world_size: int) -> Iterator[ImageBatch]:
+        """As `ImageSource.batches`; the batches are whole, for their size may change an image's last bit."""
+        size = self.options.batch_size
+        numbers = range(rank, -(-self.count // size), world_size)
+        for number, images in zip(numbers, self.sampler.draw(self.labels, self.options, numbers), strict=True):
+            yield ImageBatch(images, self.labels[number * size : (number + 1) * size])

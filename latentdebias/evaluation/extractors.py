@@ -18,13 +18,18 @@ from latentdebias.registry import Registry
 
 # sha256 of torch-fidelity's published file, whose name carries the first eight digits.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+SPATIAL_CHANNELS = 7
 
 
 class Extractor(nn.Module, ABC):
     """A frozen network behind one contract: uint8 images (B, 3, H, W) -> `Features`.
 
-    `identity` is the extractor's name and its weights' sha256, for the protocol record.
+    `identity` is the extractor's name and its weights' sha256, and `resize` how it brings images to its size, for the
+    protocol record. `distance` names the Frechet distance between its features.
     """
+
+    resize = "none"
+    distance = "fid"
 
     def __init__(self, network: nn.Module, num_features: int, identity: str) -> None:
         super().__init__()
@@ -78,11 +83,25 @@ class Inception:
 
 
 class _InceptionExtractor(Extractor):
-    """Pooled features (B, 2048) and logits without their bias (B, 1008), after TF 1.x's bilinear resize."""
+    """Pooled features (B, 2048), logits without their bias (B, 1008) and spatial features (B, 2023).
+
+    The spatial ones are those of ADM's evaluator: TensorFlow's `mixed_6/conv`, which is branch1x1 of Mixed_6d in
+    torch-fidelity's port, its first 7 channels, flattened in the order (17, 17, 7). torch-fidelity does not give them
+    out, so they are taken as they pass.
+    """
+
+    resize = "bilinear of TensorFlow 1 to 299"
 
     def extract(self, images: Tensor) -> Features:
-        features, logits = self.network(images)
-        return Features(features, logits)
+        passed: list[Tensor] = []
+        layer = self.network.get_submodule("Mixed_6d.branch1x1")
+        hook = layer.register_forward_hook(lambda module, inputs, output: passed.append(output))
+        try:
+            features, logits = self.network(images)
+        finally:
+            hook.remove()
+        spatial = passed[0][:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        return Features(features, logits, spatial.float())
 
 
 @EXTRACTORS.register("digits")
@@ -112,19 +131,40 @@ class _DigitsExtractor(Extractor):
         return Features(features, self.network.head(features))
 
 
+@EXTRACTORS.register("pixels")
+@dataclass(frozen=True)
+class Pixels:
+    """No network, for metrics of the pixels alone, such as the colour shift."""
+
+    def load(self) -> Extractor:
+        return _PixelsExtractor(nn.Module(), 0, "pixels")
+
+
+class _PixelsExtractor(Extractor):
+    """Features (B, 0) and logits (B, 0)."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def extract(self, images: Tensor) -> Features:
+        nothing = torch.zeros(len(images), 0)
+        return Features(nothing, nothing)
+
+
 def cached_inception_weights() -> Path:
     """Where the torch hub, and so torch-fidelity and torchmetrics, keep the weights that they download."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    return hub_file(URL_INCEPTION_V3)
+
+
+def hub_file(url: str) -> Path:
+    """Where the torch hub keeps what it downloads from `url`."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
 
 
 def read_verified(path: Path, sha256: str) -> bytes:
     """The file's bytes; `UserError` where there is no such file or its sha256 is another."""
-    if not path.is_file():
-        raise UserError(
-            f"No Inception weights at {path}. Download {URL_INCEPTION_V3} to that path, or pass the path "
-            f"of your copy: --inception-weights PATH."
-        )
-    data = path.read_bytes()
+    data = read_weights(path, "Inception", URL_INCEPTION_V3, "--inception-weights")
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise UserError(
@@ -132,3 +172,13 @@ def read_verified(path: Path, sha256: str) -> bytes:
             f"was not opened. Download {URL_INCEPTION_V3} again and pass it: --inception-weights PATH."
         )
     return data
+
+
+def read_weights(path: Path, network: str, url: str, option: str) -> bytes:
+    """The file's bytes; `UserError` where there is no such file, which names where to get it and how to pass it."""
+    if not path.is_file():
+        raise UserError(
+            f"No {network} weights at {path}. Download {url} to that path, or pass the path "
+            f"of your copy: {option} PATH."
+        )
+    return path.read_bytes()

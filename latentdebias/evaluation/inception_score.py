@@ -2,13 +2,15 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import PositiveInt
 from torch import nn
 from torchmetrics.image.inception import InceptionScore as TorchmetricsInceptionScore
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metric import METRICS, seeded_cpu_rng
+from latentdebias.evaluation.halves import Halves
+from latentdebias.evaluation.metric import METRICS, Better, measure_each_half, seeded_cpu_rng
 
 # The score of a split cannot exceed the number of its samples, so small splits would cap it.
 SMALLEST_SPLIT = 100
@@ -23,6 +25,7 @@ class InceptionScore:
     from `seed`, and the global generator is left as it was.
     """
 
+    better: ClassVar[dict[str, Better]] = {"inception_score": "higher"}
     splits: PositiveInt = 10
     seed: int = 0
 
@@ -30,8 +33,10 @@ class InceptionScore:
         """{"inception_score": mean, "inception_score_std": deviation over the splits}; higher is better.
 
         The number of splits shrinks so that each holds at least 100 samples. Of a single split there is no
-        deviation, and its key is absent.
+        deviation, and its key is absent. Empty where the extractor has no classes.
         """
+        if samples.logits.shape[1] == 0:
+            return {}
         splits = max(1, min(self.splits, samples.count // SMALLEST_SPLIT))
         with warnings.catch_warnings():
             # The warning says that all features are kept in memory, where they are already.
@@ -47,3 +52,7 @@ class InceptionScore:
         if splits > 1:
             scores["inception_score_std"] = float(std)
         return scores
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

@@ -1,8 +1,8 @@
 """How well a shard set's latents give back the images that they were made from: pictures side by side, and scores."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,16 @@ from torchmetrics.functional.image import (
 )
 from torchvision.models import AlexNet_Weights
 
-from latentdebias.autoencoders import to_uint8
 from latentdebias.data.images import SourceImage, find_images
 from latentdebias.data.inspect import source_names
-from latentdebias.data.posterior import latent_means
-from latentdebias.data.preprocess import centre_crop, decode_image
 from latentdebias.data.reader import LatentShards
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors import Extractor
 from latentdebias.evaluation.fid import FID
-from latentdebias.evaluation.images import Decoder, ImageBatch, ShardImages
+from latentdebias.evaluation.image_files import read_pixels
+from latentdebias.evaluation.images import ImageBatch, Indexed
+from latentdebias.evaluation.shard_images import Decoder, ShardImages
 from latentdebias.sampling.images import save_grid
 
 LEVELS = 255.0
@@ -34,10 +33,10 @@ ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class SourceImages:
+class SourceImages(Indexed):
     """The images that a shard set was made from, in the set's order: an `ImageSource`.
 
-    They are found below `path` by the names in the set. Iterating raises `UserError` where one is missing.
+    They are found below `path` by the names in the set. Reading raises `UserError` where one is missing.
     """
 
     shards: LatentShards
@@ -52,18 +51,20 @@ class SourceImages:
     def num_classes(self) -> int | None:
         return self.shards.num_classes or None
 
-    def __iter__(self) -> Iterator[ImageBatch]:
-        found = _listing(self.path)
-        for start in range(0, self.count, self.batch_size):
-            indices = np.arange(start, min(start + self.batch_size, self.count))
-            names = list(source_names(self.shards, indices))
-            if missing := [name for name in names if name not in found]:
-                raise UserError(
-                    f"{missing[0]!r}, an input of {self.shards.directory}, is not at {self.path!r}. Pass the "
-                    f"place that was encoded: --images DIR, or leave out --rfid."
-                )
-            resolution = self.shards.manifest.resolution
-            yield ImageBatch(torch.stack([_pixels(found[name], resolution) for name in names]))
+    @cached_property
+    def _found(self) -> dict[str, SourceImage]:
+        return _listing(self.path)
+
+    def read(self, indices: np.ndarray) -> ImageBatch:
+        """As `IndexedSource.read`; the images carry no labels."""
+        names = list(source_names(self.shards, indices))
+        if missing := [name for name in names if name not in self._found]:
+            raise UserError(
+                f"{missing[0]!r}, an input of {self.shards.directory}, is not at {self.path!r}. Pass the "
+                f"place that was encoded: --images DIR, or leave out --rfid."
+            )
+        resolution = self.shards.manifest.resolution
+        return ImageBatch(torch.stack([_pixels(self._found[name], resolution) for name in names]))
 
 
 def find_sources(shards: LatentShards, indices: np.ndarray, path: str) -> list[Tensor | None]:
@@ -82,25 +83,15 @@ def _listing(path: str) -> dict[str, SourceImage]:
 
 
 def _pixels(source: SourceImage, resolution: int) -> Tensor:
-    try:
-        image = decode_image(source.read())
-        return torch.from_numpy(centre_crop(image, resolution).copy()).permute(2, 0, 1)
-    # Pillow's readers raise nearly any exception on bad bytes.
-    except Exception as error:
-        raise UserError(
-            f"{source.name!r} was encoded, and cannot be read any more ({type(error).__name__}: {error}). Put the "
-            f"image back, or inspect without --images."
-        ) from None
+    mend = "It was encoded, so put it back, or inspect without --images."
+    return torch.from_numpy(read_pixels(source, resolution, mend).copy()).permute(2, 0, 1)
 
 
 def reconstruct(shards: LatentShards, autoencoder: Decoder, indices: np.ndarray) -> Tensor:
     """The posterior means of samples `indices`, decoded: `(B, 3, H, W)` uint8 on the CPU."""
-    parts = []
-    for rows in np.array_split(indices, -(-len(indices) // ROWS_AT_ONCE)):
-        stored, _ = shards.read(rows, flipped=np.zeros(len(rows), dtype=bool))
-        means = latent_means(torch.from_numpy(stored), shards.manifest)
-        parts.append(to_uint8(autoencoder.decode(means)).cpu())
-    return torch.cat(parts)
+    images = ShardImages(shards, autoencoder)
+    parts = np.array_split(indices, -(-len(indices) // ROWS_AT_ONCE))
+    return torch.cat([images.read(rows).images.cpu() for rows in parts])
 
 
 def reconstruction_scores(sources: Tensor, reconstructions: Tensor) -> dict[str, float | None]:

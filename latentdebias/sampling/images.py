@@ -1,6 +1,6 @@
 """From a trained backbone to pictures: draw, decode, and lay out a grid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,10 +58,10 @@ class ImageSampler:
     num_classes: int
     weaker: Network | None = None
 
-    def draw(self, labels: Tensor, options: DrawOptions) -> Iterator[Tensor]:
+    def draw(self, labels: Tensor, options: DrawOptions, batches: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
 
-        Raises `UserError` where `check_draw` does.
+        `batches` are the numbers of those that are drawn, None: all. Raises `UserError` where `check_draw` does.
         """
         check_draw(options, self.diffusion, self.num_classes, self.latent_shape[0], self.weaker)
         network = Network(self.backbone, self.diffusion)
@@ -75,8 +75,10 @@ class ImageSampler:
             options.steps,
             options.batch_size,
             options.zero_init,
+            batches,
         )
-        with tqdm(total=len(labels), desc="sample", unit="image") as progress:
+        total = len(labels) if batches is None else min(len(labels), len(batches) * options.batch_size)
+        with tqdm(total=total, desc="sample", unit="image") as progress:
             for z in latents:
                 images = to_uint8(self.autoencoder.decode(self.normalization.denormalize(z))).cpu()
                 progress.update(len(images))

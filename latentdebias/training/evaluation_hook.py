@@ -22,10 +22,10 @@ from latentdebias.evaluation import (
     ImageSource,
     Metric,
     SamplingProtocol,
-    evaluate,
     extract,
     open_images,
-    record_of,
+    score,
+    vae_of,
 )
 from latentdebias.registry import Spec
 from latentdebias.sampling import SAMPLERS
@@ -98,23 +98,21 @@ class InLoopEvaluation:
         classes = list(range(self.sampler.num_classes or 1))
         drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
         samples = extract(drawn, self.extractor, drawn.count, "samples", drawn.num_classes)
-        scores = evaluate(samples, self._reference_features, self.metrics)
-        record = record_of(
-            scores,
-            self.metrics,
+        decoder = self.sampler.autoencoder.identity
+        record = score(
             samples,
             self._reference_features,
+            self.metrics,
+            self.extractor,
             samples_path=f"{self.run_dir} at step {step}",
             reference_path=str(self.options.reference),
-            extractor=self.extractor.identity,
-            sampling=SamplingProtocol.of(
-                self.run_dir, self.options, self.sampler.autoencoder.identity.id, self.average
-            ),
+            sampling=SamplingProtocol.of(self.run_dir, self.options, vae_of(decoder), self.average),
+            resamples=0,
         )
         folder = self.run_dir / "evaluation"
         folder.mkdir(exist_ok=True)
         record.write(folder / f"step-{step:08d}.json")
-        self.write_scores(step, scores)
+        self.write_scores(step, record.scores)
 
     @functools.cached_property
     def _reference_features(self) -> FeatureSet:

@@ -1,9 +1,12 @@
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import METRICS, Extractor, Features, ImageBatch, evaluate, extract
+from latentdebias.evaluation import METRICS, Extractor, Features, ImageBatch, evaluate, extract, extract_over_ranks
+from latentdebias.evaluation.images import Indexed
 
 
 class MeansAndPixels(Extractor):
@@ -16,6 +19,21 @@ class MeansAndPixels(Extractor):
     def extract(self, images):
         self.seen += len(images)
         return Features(images[:, 0, 0, :4].float(), images.float().mean(dim=(2, 3)))
+
+
+@dataclass(frozen=True)
+class ListedImages(Indexed):
+    images: torch.Tensor
+    labels: torch.Tensor
+    batch_size: int = 5
+    num_classes: int = 3
+
+    @property
+    def count(self):
+        return len(self.images)
+
+    def read(self, indices):
+        return ImageBatch(self.images[indices], self.labels[indices])
 
 
 def images_and_labels(count=23, seed=0):
@@ -82,7 +100,8 @@ def test_evaluate_joins_the_scores_of_all_metrics():
     reference = extract(batches(images_and_labels(seed=1)[0]), MeansAndPixels(), None, "reference")
     metrics = [METRICS.build(name) for name in METRICS.names()]
     scores = evaluate(samples, reference, metrics)
-    assert set(scores) == {"fid", "kid", "kid_std", "inception_score", "class_accuracy"}
+    assert set(scores) >= {"fid", "kid", "kid_std", "inception_score", "class_accuracy", "precision", "coverage"}
+    assert set(scores) >= {"colour_shift", "spectrum_shift", "density", "recall"}
     assert scores["fid"] == metrics[METRICS.names().index("fid")].measure(samples, reference)["fid"]
 
 
@@ -92,3 +111,25 @@ def test_a_single_image_cannot_be_scored():
     many = extract(batches(images), MeansAndPixels(), None, "reference")
     with pytest.raises(UserError, match="reference hold 1 image"):
         evaluate(many, one, [METRICS.build("fid")])
+
+
+def test_of_one_rank_sharing_the_work_changes_nothing():
+    images, labels = images_and_labels()
+    source = ListedImages(images, labels)
+    shared = extract_over_ranks(source, MeansAndPixels(), "samples")
+    alone = extract(source, MeansAndPixels(), None, "samples", num_classes=3)
+    assert shared.sha256 == alone.sha256
+    assert torch.equal(shared.features, alone.features)
+    assert torch.equal(shared.labels, alone.labels)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 7])
+def test_the_ranks_batches_together_are_those_of_one_process(world_size):
+    images, labels = images_and_labels()
+    source = ListedImages(images, labels)
+    shares = [list(source.batches(rank, world_size)) for rank in range(world_size)]
+    in_turn = [shares[number % world_size][number // world_size] for number in range(5)]
+    for batch, expected in zip(in_turn, source, strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.labels, expected.labels)
+    assert sum(map(len, shares)) == 5

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from random_sets import random_images
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from latentdebias.digits import classifier as digits_classifier
@@ -30,11 +31,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def random_images(count, size, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=g)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +122,26 @@ def test_inception_features_match_torchmetrics_without_antialiasing(inception, r
     for layer, mine in (("2048", found.features), ("logits_unbiased", found.logits)):
         peer = NoTrainInceptionV3("peer", [layer], str(random_weights), antialias=False)
         torch.testing.assert_close(peer(images), mine)
+
+
+def test_spatial_features_are_those_of_the_layer_of_adm(inception):
+    """mixed_6/conv of the TensorFlow graph, 7 channels of 17 x 17, channels last."""
+    images = random_images(2, size=40)
+    network, kept = inception.network, {}
+    hook = network.Mixed_6c.register_forward_hook(lambda module, inputs, output: kept.update(before=output))
+    found = inception(images).spatial
+    hook.remove()
+    expected = network.Mixed_6d.branch1x1(kept["before"])[:, :7]
+    assert found.shape == (2, 17 * 17 * 7)
+    torch.testing.assert_close(found.view(2, 17, 17, 7), expected.permute(0, 2, 3, 1))
+    assert not network.Mixed_6d.branch1x1._forward_hooks
+
+
+def test_pixels_need_no_network():
+    extractor = EXTRACTORS.build("pixels").load().to("cpu")
+    found = extractor(random_images(3, size=8))
+    assert found.features.shape == found.logits.shape == (3, 0)
+    assert extractor.device == torch.device("cpu")
 
 
 def test_inception_is_frozen_and_evaluating(inception):

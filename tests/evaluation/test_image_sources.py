@@ -1,3 +1,5 @@
+import io
+import tarfile
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -211,3 +213,29 @@ def test_an_unusable_first_image_has_no_resolution(tmp_path):
     (tmp_path / "0.png").write_bytes(b"no image at all")
     with pytest.raises(UserError, match=r"'0\.png' is unusable"):
         resolution_of(str(tmp_path))
+
+
+def test_a_tar_of_webdataset_samples_is_a_source(tmp_path):
+    with tarfile.open(tmp_path / "samples.tar", "w") as tar:
+        for index in range(3):
+            png = io.BytesIO()
+            Image.fromarray(picture(index)).save(png, "PNG")
+            for name, data in ((f"{index:03d}.png", png.getvalue()), (f"{index:03d}.cls", str(index % 2).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    source = open_images(str(tmp_path / "samples.tar"), 8, None)
+    images, labels = all_of(source)
+    expected = np.stack([picture(seed) for seed in range(3)]).transpose(0, 3, 1, 2)
+    assert torch.equal(images, torch.from_numpy(expected))
+    assert labels.tolist() == [0, 1, 0]
+    assert resolution_of(str(tmp_path / "samples.tar")) == 8
+
+
+def test_the_fingerprint_of_shards_is_that_of_their_manifest(shards, tmp_path):
+    source = ShardImages(LatentShards(shards), Halving())
+    before = source.fingerprint()
+    save(tmp_path / "images" / "a" / "0.png", picture(17))
+    other = tmp_path / "other"
+    encode_images(find_images(str(tmp_path / "images")), Halving(), other, resolution=8, samples_per_shard=3, workers=0)
+    assert source.fingerprint() == before != ShardImages(LatentShards(other), Halving()).fingerprint()

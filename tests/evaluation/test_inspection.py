@@ -135,5 +135,5 @@ def test_a_set_without_labels_has_no_histogram(few):
 def test_an_input_that_has_gone_bad_is_named(few, tmp_path):
     shards, _, _ = few
     (tmp_path / "00.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"'00\.png' was encoded, and cannot be read"):
+    with pytest.raises(UserError, match=r"'00\.png' is unusable .* It was encoded"):
         find_sources(shards, np.array([0]), str(tmp_path))

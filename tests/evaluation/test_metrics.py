@@ -4,27 +4,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from random_sets import feature_set, gaussian
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import METRICS, FeatureSet
-
-
-def feature_set(features=None, logits=None, labels=None, num_classes=None):
-    count = len(features if features is not None else logits)
-    return FeatureSet(
-        features=features if features is not None else torch.zeros(count, 1),
-        logits=logits if logits is not None else torch.zeros(count, 1),
-        labels=labels,
-        num_classes=num_classes,
-        sha256="0" * 64,
-    )
-
-
-def gaussian(count, dim, seed):
-    """Correlated features with a mean of their own."""
-    g = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(dim, dim, generator=g)
-    return torch.randn(count, dim, generator=g) @ mixing + torch.randn(dim, generator=g)
+from latentdebias.evaluation import METRICS
 
 
 def closed_form_frechet(x, y):

@@ -1,5 +1,6 @@
 import importlib.metadata
 import json
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from latentdebias.errors import UserError
 from latentdebias.evaluation import METRICS, FeatureSet, ProtocolRecord, SamplingProtocol, record_of
+from latentdebias.evaluation import record as record_module
+from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import DrawOptions
 
 
@@ -88,7 +91,9 @@ def test_found_images_have_no_sampling_settings(record):
 
 def test_the_protocol_is_that_of_the_options():
     options = DrawOptions(sampler="heun", steps=7, guidance=2.5, seed=3, batch_size=9, precision="bf16")
-    assert SamplingProtocol.of(Path("runs/model"), options, "digits", "std0.050") == SamplingProtocol(
+    protocol = SamplingProtocol.of(Path("runs/model"), options, "digits", "std0.050", Path("weaker"))
+    assert protocol.other["guidance_interval"] == list(options.guidance_interval)
+    assert replace(protocol, other={}) == SamplingProtocol(
         model="runs/model",
         sampler="heun",
         steps=7,
@@ -97,4 +102,53 @@ def test_the_protocol_is_that_of_the_options():
         vae="digits",
         ema="std0.050",
         precision="bf16",
+        nfe=SAMPLERS.build("heun").nfe(7),
+        autoguidance="weaker",
     )
+
+
+def test_intervals_stand_behind_their_scores_and_read_back(record, tmp_path):
+    told = replace(record, intervals={"fid": (1.5, 2.6)}, resamples=200, resize="bicubic to 224")
+    assert "fid 2.081 [1.5, 2.6] | kid 0.001235 |" in told.line()
+    assert "resize bicubic to 224" in told.line()
+    told.write(tmp_path / "evaluation.json")
+    assert ProtocolRecord.read(tmp_path / "evaluation.json") == told
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "No such file"), ("3", "cannot be read"), ("{", "cannot be read"), ('{"scores": {}}', "Missing key")],
+)
+def test_a_file_that_is_no_record_is_an_error_of_the_user(tmp_path, content, words):
+    path = tmp_path / "evaluation.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        ProtocolRecord.read(path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaterOptions(DrawOptions):
+    """Not of the protocol: what a caller's own options add."""
+
+    every: int = 5
+
+
+def test_the_number_of_network_evaluations_is_the_samplers():
+    heun = SamplingProtocol.of(Path("m"), DrawOptions(sampler="heun", steps=7), "digits", "none")
+    assert heun.nfe == SAMPLERS.build("heun").nfe(7) > 7
+    plain = SamplingProtocol.of(Path("m"), LaterOptions(), "digits", "none")
+    assert plain.nfe == 50
+    assert plain.other.keys() & {"every", "batch_size", "steps"} == set()
+
+
+def test_settings_that_options_gain_later_are_recorded(monkeypatch, record):
+    extended = make_dataclass("Extended", [("interval", tuple, (0.2, 0.8))], bases=(DrawOptions,), frozen=True)
+    monkeypatch.setattr(record_module, "DrawOptions", extended)
+    protocol = SamplingProtocol.of(Path("m"), extended(), "digits", "none")
+    assert protocol.other["interval"] == [0.2, 0.8]
+    assert "interval [0.2, 0.8]" in replace(record, sampling=protocol).line()
+
+
+def test_published_moments_have_no_number(record):
+    assert "1000 samples against the moments in digits/" in replace(record, num_reference=0).line()

@@ -1,0 +1,89 @@
+"""The set that samples are scored against: extracted once, then read from a cache."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from latentdebias.evaluation.evaluator import extract_over_ranks
+from latentdebias.evaluation.extractors import Extractor
+from latentdebias.evaluation.features import FeatureSet
+from latentdebias.evaluation.gathering import from_first, ranks
+from latentdebias.evaluation.images import ImageSource
+from latentdebias.evaluation.moments import Moments
+from latentdebias.evaluation.npz_images import NpzImages
+from latentdebias.evaluation.statistics_cache import StatisticsCache, cache_key
+from latentdebias.files import check_output_folder
+
+MAX_FEATURES = 100_000
+"""Images whose features are kept, 2 GB of Inception's; the moments are those of all."""
+
+
+class ReferenceSource(ImageSource, Protocol):
+    """Images that exist, and so have a hash before they are read."""
+
+    def fingerprint(self) -> str:
+        """sha256 of everything that decides the images."""
+
+
+def reference_features(source: ReferenceSource, extractor: Extractor, folder: Path) -> FeatureSet | None:
+    """The features of `source`, from the cache in `folder` or else extracted over all ranks and put there.
+
+    None on every rank but 0. Moments, float64, are those of all images; of more than 100,000 images the features are
+    those of as many, evenly spaced. Where ADM's `.npz` holds moments, they are taken instead of its images' own.
+    Raises `UserError` for moments of another extractor, and where `folder` cannot be written.
+    """
+    rank, _ = ranks()
+    published = source.published_moments(extractor.num_features) if isinstance(source, NpzImages) else (None, None)
+    if not source.count:
+        return _moments_alone(source, extractor, *published) if rank == 0 else None
+    cache, key, known = StatisticsCache(folder), "", None
+    if rank == 0:
+        check_output_folder(folder)
+        key = cache_key(source.fingerprint(), extractor.identity, extractor.resize)
+        known = cache.read(key)
+    if from_first(known is not None):
+        return known
+    found = extract_over_ranks(source, extractor, "reference")
+    if found is None:
+        return None
+    found = _with_moments(found, *published)
+    if published[0] is not None:
+        # Moments and images are of different sets, so the pixels alone do not name it.
+        found = replace(found, sha256=source.fingerprint())
+    found = _limited(found)
+    cache.write(key, found)
+    return found
+
+
+def _moments_alone(
+    source: ReferenceSource, extractor: Extractor, moments: Moments | None, spatial: Moments | None
+) -> FeatureSet:
+    return FeatureSet(
+        features=torch.zeros(0, extractor.num_features),
+        logits=torch.zeros(0, 0),
+        labels=None,
+        num_classes=None,
+        sha256=source.fingerprint(),
+        moments=moments,
+        spatial_moments=spatial,
+        distance=extractor.distance,
+    )
+
+
+def _with_moments(images: FeatureSet, moments: Moments | None, spatial: Moments | None) -> FeatureSet:
+    """The set with its own moments beside it, where none were published."""
+    return replace(
+        images,
+        moments=moments or images.feature_moments(),
+        spatial_moments=spatial or images.spatial_feature_moments(),
+    )
+
+
+def _limited(images: FeatureSet) -> FeatureSet:
+    count = len(images.features)
+    if count <= MAX_FEATURES:
+        return images
+    part = images.part(torch.arange(MAX_FEATURES) * count // MAX_FEATURES)
+    return replace(part, moments=images.moments, spatial_moments=images.spatial_moments)

@@ -1,0 +1,119 @@
+"""What `evaluate.py` does besides scoring one set of samples: compare and colour-shift."""
+
+import argparse
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from devices import open_device
+from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+
+from latentdebias.autoencoders import load_autoencoder
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.evaluation import (
+    EXTRACTORS,
+    ColourShift,
+    DrawnImages,
+    FeatureSet,
+    ProtocolRecord,
+    SamplingProtocol,
+    extract,
+    open_images,
+    reference_features,
+    score,
+    vae_of,
+)
+from latentdebias.evaluation.comparison import comparison
+from latentdebias.evaluation.statistics_cache import default_folder
+from latentdebias.files import check_output_file, publish
+from latentdebias.sampling.images import check_draw, labels_in_turn
+
+PIXELS = EXTRACTORS.build("pixels").load()
+COLUMNS = {
+    "colour_shift": "colour (levels)",
+    "colour_shift_red": "red",
+    "colour_shift_green": "green",
+    "colour_shift_blue": "blue",
+    "spectrum_shift": "low frequencies (dB)",
+}
+
+
+def run_command(name: str, words: list[str]) -> None:
+    """Run one command of `evaluate.py`; `UserError` where there is none of that name."""
+    if name not in COMMANDS:
+        raise UserError(f"Unknown command {name!r} of evaluate.py. {legal_choices(name, COMMANDS)}")
+    COMMANDS[name](words)
+
+
+def _compare(words: list[str]) -> None:
+    description = "Say which settings of two evaluations differ, then which scores do."
+    parser = argparse.ArgumentParser(prog="evaluate.py compare", description=description)
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json")
+    arguments = parser.parse_args(words)
+    print(comparison(ProtocolRecord.read(arguments.a), ProtocolRecord.read(arguments.b)))
+
+
+def _colour_shift(words: list[str]) -> None:
+    arguments = _parse_colour_shift(words)
+    model_dir = arguments.model.absolute()
+    out = arguments.out or model_dir.with_name(f"{model_dir.name}.colour_shift.json")
+    check_output_file(out)
+    numbers, arguments.steps = arguments.steps, arguments.steps[0]
+    model, first = open_model(arguments)
+    choices = [dataclasses.replace(first, steps=steps) for steps in numbers]
+    for options in choices:
+        check_draw(options, model.diffusion, model.config.num_classes, model.config.latent_shape[0], model.weaker)
+    reference = _reference(arguments, model.config.resolution)
+    sampler, labels = model.image_sampler(arguments.vae), labels_in_turn(parse_classes(None, model), arguments.num)
+    records = []
+    for options in choices:
+        drawn = DrawnImages(sampler, labels, options)
+        samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
+        vae = vae_of(model.config.autoencoder)
+        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, arguments.autoguidance)
+        paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
+        records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
+    publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())
+    print(f"{_table(records)}\nwritten to {out}")
+
+
+def _parse_colour_shift(words: list[str]) -> argparse.Namespace:
+    description = "How far the samples' colours and low frequencies are from the data's, by number of steps."
+    parser = argparse.ArgumentParser(prog="evaluate.py colour-shift", description=description)
+    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="a model directory")
+    parser.add_argument("--reference", required=True, metavar="PATH", help="images, archives, an .npz or latent shards")
+    parser.add_argument("--num", type=positive, default=1000, metavar="N", help="samples for each number of steps")
+    parser.add_argument("--cache", type=Path, default=default_folder(), metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: MODEL.colour_shift.json beside the model")
+    add_sampling_arguments(parser)
+    parser.set_defaults(steps="5,10,25,50")
+    arguments = parser.parse_args(words)
+    try:
+        arguments.steps = [positive(part) for part in arguments.steps.split(",")]
+    except (ValueError, argparse.ArgumentTypeError):
+        parser.error(f"argument --steps: {arguments.steps!r} is no list of numbers of steps, such as 5,10,25")
+    return arguments
+
+
+def _reference(arguments: argparse.Namespace, resolution: int) -> FeatureSet:
+    vae = functools.partial(load_autoencoder, device=open_device(arguments.device))
+    reference = reference_features(open_images(arguments.reference, resolution, vae), PIXELS, arguments.cache)
+    if reference is None or reference.colour is None:
+        raise UserError(f"--reference {arguments.reference} holds no images, so it has no colours; pass images.")
+    return reference
+
+
+def _table(records: list[ProtocolRecord]) -> str:
+    """A row a number of steps: shifts in levels of 255, the spectrum's in dB, each with its 95% interval."""
+    lines = [f"{'steps':>6}" + "".join(f"{title:>28}" for title in COLUMNS.values())]
+    for record in records:
+        assert record.sampling is not None
+        cells = (f"{record.told(name):>28}" for name in COLUMNS)
+        lines.append(f"{record.sampling.steps:6}" + "".join(cells))
+    return "\n".join([*lines, f"the first row in full: {records[0].line()}"])
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"compare": _compare, "colour-shift": _colour_shift}
