@@ -279,7 +279,7 @@ class Run:
             self.shapes.latent_shape,
             self.shapes.num_classes,
         )
-        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
+        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling, self.shards.manifest.class_names)
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)

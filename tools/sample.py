@@ -1,60 +1,122 @@
 #!/usr/bin/env python
-"""Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR"""
+"""Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR
+
+The same command under torchrun, deepspeed or srun draws the same images on many GPUs; run again, it resumes.
+"""
 
 import argparse
-from dataclasses import asdict
+import dataclasses
 from pathlib import Path
 
+import torch
+from devices import share_cores
 from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from torch import Tensor
 
-from latentdebias.errors import run_tool
-from latentdebias.files import check_output_file, check_output_folder
+from latentdebias import distributed
+from latentdebias.errors import UserError, run_tool
+from latentdebias.export.model_directory import ModelConfig, fingerprint
+from latentdebias.files import check_output_folder
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import labels_by_class, labels_in_turn
-from latentdebias.sampling.sample_folder import refuse_foreign_images, write_samples
+from latentdebias.sampling.images import labels_at_random, labels_by_class, labels_in_turn
+from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
+from latentdebias.sampling.sample_set import GRID, SampleSet, refuse_foreign_files, remove_sample_set
 
-GRID_COLUMNS = 8
+FORMAT_VERSION = 2
+EVEN, RANDOM, BY_CLASS = "even", "random", "by class"
 
 
 def main() -> None:
     load_plugins(())
     arguments = _parse()
-    out = arguments.out
-    check_output_folder(out)
-    if arguments.npz:
-        check_output_file(arguments.npz)
-    refuse_foreign_images(out)
+    _check(arguments)
     model, options = open_model(arguments)
+    # The same image must give the same bytes on every run.
+    torch.backends.cudnn.deterministic = True
+    share_cores()
     classes = parse_classes(arguments.classes, model)
-    if arguments.num is None:
-        labels, columns = labels_by_class(classes, arguments.per_class), arguments.per_class
+    labels = _labels(arguments, classes, options.seed)
+    record = {
+        "format_version": FORMAT_VERSION,
+        "model": str(arguments.model),
+        **fingerprint(arguments.model),
+        "count": len(labels),
+        "labels": BY_CLASS if arguments.num is None else arguments.labels,
+        "classes": classes,
+        "formats": arguments.format,
+        "compile": arguments.compile,
+        **dataclasses.asdict(options),
+    }
+    formats = tuple(SAMPLE_FORMATS.build(name) for name in arguments.format)
+    sampler = model.image_sampler(arguments.vae)
+    if arguments.compile:
+        # Not dynamic: the last, smaller batch would change the kernels of whoever drew another before it.
+        sampler = dataclasses.replace(sampler, backbone=torch.compile(sampler.backbone, dynamic=False))
+    if arguments.replace:
+        remove_sample_set(arguments.out)
+    samples = SampleSet(arguments.out, labels, options, formats, record, _class_names(model.config))
+    samples.begin()
+    samples.draw(sampler, distributed.rank(), distributed.world_size())
+    _report(samples, samples.finish(model.config.resolution))
+
+
+def _report(samples: SampleSet, finished: bool) -> None:
+    if finished:
+        names = ", ".join(str(samples.out / each.output) for each in samples.formats)
+        print(f"{len(samples.labels)} images in {names}, the grid in {samples.out / GRID}")
     else:
-        labels, columns = labels_in_turn(classes, arguments.num), GRID_COLUMNS
-    record = {"model": str(arguments.model), "count": len(labels), "classes": classes, **asdict(options)}
-    images = model.image_sampler(arguments.vae).draw(labels, options)
-    write_samples(out, images, labels, columns, record, arguments.npz)
-    print(f"{len(labels)} images in {out / 'images'}, the grid in {out / 'grid.png'}")
+        rank, world_size = distributed.rank(), distributed.world_size()
+        print(f"rank {rank} of {world_size} has drawn its images; the last rank to finish writes {samples.out / GRID}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.out)
+    refuse_foreign_files(arguments.out)
+    for name in arguments.format:
+        SAMPLE_FORMATS.build(name)
+    if arguments.labels == RANDOM and arguments.num is None:
+        raise UserError("--labels random needs --num N, the number of images; --per-class N is of each class as many.")
+    if arguments.replace and distributed.world_size() > 1:
+        raise UserError(
+            f"--replace is for one process: of {distributed.world_size()}, one could remove what another has drawn. "
+            f"Remove the set first: rm -r {arguments.out}"
+        )
+
+
+def _labels(arguments: argparse.Namespace, classes: list[int], seed: int) -> Tensor:
+    if arguments.num is None:
+        return labels_by_class(classes, arguments.per_class)
+    if arguments.labels == RANDOM:
+        return labels_at_random(classes, arguments.num, seed)
+    return labels_in_turn(classes, arguments.num)
+
+
+def _class_names(config: ModelConfig) -> list[str]:
+    return config.class_names or [str(label) for label in range(config.num_classes)]
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="a model directory")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets grid.png and images/CLASS/N.png")
     classes = "class names or numbers, a name winning over the same number; default all"
     parser.add_argument("--classes", metavar="3,7", help=classes)
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--per-class", type=positive, default=8, metavar="N")
-    amount.add_argument("--num", type=positive, metavar="N", help="so many images, spread evenly over the classes")
-    npz = "also write ADM's format: arr_0 images, arr_1 labels"
-    parser.add_argument("--npz", type=_npz_path, metavar="FILE.npz", help=npz)
+    amount.add_argument("--num", type=positive, metavar="N", help="so many images over the classes, see --labels")
+    labels = "how --num is spread: even, the classes in turn, or random, each image's class drawn from the seed"
+    parser.add_argument("--labels", choices=(EVEN, RANDOM), default=EVEN, help=labels)
+    formats = "one or several of png (images/), webdataset (webdataset/*.tar) and npz (samples.npz, as ADM's evaluator)"
+    parser.add_argument("--format", type=_names, default=["png"], metavar="png,npz", help=formats)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+    parser.add_argument("--replace", action="store_true", help="draw anew over the set that is in the folder")
     add_sampling_arguments(parser)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     return parser.parse_args()
 
 
-def _npz_path(text: str) -> Path:
-    if not text.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .npz")
-    return Path(text)
+def _names(text: str) -> list[str]:
+    return sorted(set(text.split(",")))
 
 
 if __name__ == "__main__":

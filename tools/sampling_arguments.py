@@ -5,6 +5,7 @@ from typing import get_args
 
 from devices import default_device, open_device
 
+from latentdebias.distributed import local_rank
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.export import LoadedModel, load_model
 from latentdebias.registry import validate
@@ -20,10 +21,15 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     guidance = f"1: none; default {defaults.guidance}, and 1 for a model without classes"
     parser.add_argument("--guidance", metavar="S", help=guidance)
     parser.add_argument("--seed", default=defaults.seed, metavar="N")
-    parser.add_argument("--batch-size", default=defaults.batch_size, metavar="N", help="does not change the images")
+    parser.add_argument(
+        "--batch-size",
+        default=defaults.batch_size,
+        metavar="N",
+        help="images drawn together; changes no more than their last bits",
+    )
     parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
-    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--device", default=default_device(local_rank()))
 
 
 def positive(text: str) -> int:

@@ -1,6 +1,6 @@
 """Draw latents: every image a function of (seed, index) alone, whatever the batch it is drawn in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -56,9 +56,14 @@ def generate(
     seed: int,
     steps: int,
     batch_size: int,
+    batches: Iterable[int] | None = None,
 ) -> Iterator[Tensor]:
-    """Batches of latents for `labels` `(N,)`, in order; image i is drawn from (seed, i)."""
-    for start in range(0, len(labels), batch_size):
+    """Batches of latents for `labels` `(N,)`, in order; image i is drawn from (seed, i).
+
+    `batches` are the numbers of those that are drawn, so that several processes may share a set; None draws all.
+    """
+    for number in range(-(-len(labels) // batch_size)) if batches is None else batches:
+        start = number * batch_size
         chunk = labels[start : start + batch_size]
         generators = [image_generator(seed, start + offset) for offset in range(len(chunk))]
         yield sample(predict, diffusion, sampler, chunk, shape, generators, steps)

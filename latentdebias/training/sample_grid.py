@@ -24,10 +24,12 @@ class SamplingOptions(DrawOptions):
 
 
 class SampleGrid:
-    """Draws `samples/step-N.png`: up to ten classes, a row each."""
+    """Draws `samples/step-N.png`: up to ten classes, a row each, beside their names."""
 
-    def __init__(self, directory: Path, sampler: ImageSampler, options: SamplingOptions) -> None:
-        self.directory, self.sampler = directory, sampler
+    def __init__(
+        self, directory: Path, sampler: ImageSampler, options: SamplingOptions, class_names: list[str]
+    ) -> None:
+        self.directory, self.sampler, self.class_names = directory, sampler, class_names
         self.options = options.for_classes(sampler.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
@@ -36,4 +38,5 @@ class SampleGrid:
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         self.directory.mkdir(parents=True, exist_ok=True)
-        save_grid(images, self.options.per_class, self.directory / f"step-{step:08d}.png")
+        path, names = self.directory / f"step-{step:08d}.png", self.class_names[: len(classes)]
+        save_grid(images, self.options.per_class, path, names)
