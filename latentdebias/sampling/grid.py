@@ -1,7 +1,6 @@
 """How a grid of images is laid out: a row a class, the class's name beside it."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
@@ -36,7 +35,7 @@ def rows_in_order(count: int) -> list[list[int]]:
 def beside_rows(grid: Image.Image, names: Sequence[str]) -> Image.Image:
     """The grid with a name to the left of each of its rows; long names are cut."""
     font = ImageFont.load_default(FONT_SIZE)
-    texts = [textwrap.shorten(name, LONGEST_NAME, placeholder="...") for name in names]
+    texts = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME].rstrip()}..." for name in names]
     strip = math.ceil(max(font.getlength(text) for text in texts)) + 2 * MARGIN
     whole = Image.new("RGB", (strip + grid.width, grid.height), "white")
     whole.paste(grid, (strip, 0))
