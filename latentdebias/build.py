@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.embeddings import TableTime
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
 from latentdebias.data.cache import ShardCache
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.order import ORDERS
-from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion import VARIANCES, Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.export.ema_profiles import name_of_std
@@ -72,7 +73,11 @@ def build_diffusion(config: RunConfig) -> Diffusion:
 def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     """The network of a run, with freshly initialised weights."""
     channels, side, _ = shapes.latent_shape
-    return BACKBONES.build(config.model).build(side, channels, shapes.num_classes)
+    return BACKBONES.build(config.model).build(side, channels, shapes.num_classes, _out_chans(config, channels))
+
+
+def _out_chans(config: RunConfig, channels: int) -> int:
+    return VARIANCES.build(config.diffusion.variance).outputs * channels
 
 
 def describe_model(config: RunConfig, shapes: Shapes) -> str:
@@ -80,12 +85,23 @@ def describe_model(config: RunConfig, shapes: Shapes) -> str:
     channels, side, _ = shapes.latent_shape
     with torch.device("meta"):
         spec = BACKBONES.build(config.model).without_pretrained()
-        backbone = spec.build(side, channels, shapes.num_classes)
+        backbone = spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
     millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
     return (
         f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(shapes.latent_shape)}, "
         f"{shapes.num_classes} classes"
     )
+
+
+def check_times(config: RunConfig, diffusion: Diffusion) -> None:
+    """Raise `UserError` where the network looks times up in a table, and the schedule has times that it lacks."""
+    times = diffusion.model_time(diffusion.schedule.grid())
+    tabulated = getattr(BACKBONES.build(config.model), "time_embedding", None) == "table"
+    if tabulated and (times.min() < 0 or times.max() >= TableTime.ROWS):
+        raise UserError(
+            f"Model {config.model['name']!r} has a table of {TableTime.ROWS} times, and this schedule tells it times "
+            f"from {times.min():.2f} to {times.max():.2f}; set model.time_embedding=sinusoid, or another schedule."
+        )
 
 
 def stated_shapes(config: RunConfig) -> Shapes | None:
@@ -134,6 +150,7 @@ def prepare(config: RunConfig) -> LatentShards:
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
+    check_times(config, diffusion)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
     if shapes is not None:
@@ -141,7 +158,8 @@ def prepare(config: RunConfig) -> LatentShards:
     shards = open_shards(config)
     if shapes is None:
         _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
-    check_draw(config.sampling.for_classes(shards.num_classes), diffusion, shards.num_classes)
+    num_classes, channels = shards.num_classes, shards.latent_shape[0]
+    check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)
     _plan(config)
     if config.training.sample_every:

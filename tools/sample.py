@@ -7,6 +7,7 @@ The same command under torchrun, deepspeed or srun draws the same images on many
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from devices import share_cores
@@ -18,7 +19,7 @@ from latentdebias.errors import UserError, run_tool
 from latentdebias.export.model_directory import ModelConfig, fingerprint
 from latentdebias.files import check_output_folder
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import labels_at_random, labels_by_class, labels_in_turn
+from latentdebias.sampling.images import DrawOptions, labels_at_random, labels_by_class, labels_in_turn
 from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
 from latentdebias.sampling.sample_set import GRID, SampleSet, refuse_foreign_files, remove_sample_set
 
@@ -36,28 +37,35 @@ def main() -> None:
     share_cores()
     classes = parse_classes(arguments.classes, model)
     labels = _labels(arguments, classes, options.seed)
-    record = {
-        "format_version": FORMAT_VERSION,
-        "model": str(arguments.model),
-        **fingerprint(arguments.model),
-        "count": len(labels),
-        "labels": BY_CLASS if arguments.num is None else arguments.labels,
-        "classes": classes,
-        "formats": arguments.format,
-        "compile": arguments.compile,
-        **dataclasses.asdict(options),
-    }
+    record = _record(arguments, options, classes, len(labels))
     formats = tuple(SAMPLE_FORMATS.build(name) for name in arguments.format)
     sampler = model.image_sampler(arguments.vae)
     if arguments.compile:
-        # Not dynamic: the last, smaller batch would change the kernels of whoever drew another before it.
-        sampler = dataclasses.replace(sampler, backbone=torch.compile(sampler.backbone, dynamic=False))
+        sampler = sampler.compiled()
     if arguments.replace:
         remove_sample_set(arguments.out)
     samples = SampleSet(arguments.out, labels, options, formats, record, _class_names(model.config))
     samples.begin()
     samples.draw(sampler, distributed.rank(), distributed.world_size())
     _report(samples, samples.finish(model.config.resolution))
+
+
+def _record(arguments: argparse.Namespace, options: DrawOptions, classes: list[int], count: int) -> dict[str, Any]:
+    """All that decides the bytes, and where the models were."""
+    weaker = arguments.autoguidance
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": str(arguments.model),
+        **fingerprint(arguments.model),
+        "count": count,
+        "labels": BY_CLASS if arguments.num is None else arguments.labels,
+        "classes": classes,
+        "formats": arguments.format,
+        "compile": arguments.compile,
+        "autoguidance": str(weaker) if weaker else None,
+        "autoguidance_files": fingerprint(weaker) if weaker else None,
+        **dataclasses.asdict(options),
+    }
 
 
 def _report(samples: SampleSet, finished: bool) -> None:

@@ -30,7 +30,7 @@ from latentdebias.sampling.sample_formats import SAMPLE_FORMATS, SampleFormat
 RECORD = "sampling.json"
 BLOCKS = "blocks"
 GRID = "grid.png"
-DOES_NOT_DECIDE_THE_BYTES = {"model"}
+DOES_NOT_DECIDE_THE_BYTES = {"model", "autoguidance"}
 
 
 @dataclass(frozen=True)
