@@ -1,4 +1,7 @@
-"""Measure rates on this machine: `bench.py data` (ways of reading latents), `bench.py encode` (the encoding job)."""
+"""Measure rates on this machine.
+
+`bench.py data`: ways of reading latents. `bench.py encode`: the encoding job. `bench.py sample`: guided sampling.
+"""
 
 import argparse
 import tempfile
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import webdataset
 from bench_encode import add_encode_arguments, bench_encode
+from bench_sample import add_sample_arguments, bench_sample
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
@@ -39,15 +43,17 @@ def main() -> None:
         "data", help="latent shards, plain webdataset, .npy folders and safetensors files, samples/s"
     )
     data.add_argument("--num", type=int, default=20_000, help="samples (about 18 KB each, written three times)")
+    data.set_defaults(run=lambda options: bench_data(options.num))
     encode = commands.add_parser("encode", help="the encoding job against the bare autoencoder, images/s")
     add_encode_arguments(encode)
+    encode.set_defaults(run=bench_encode)
+    sample = commands.add_parser("sample", help="guided sampling against the plain loop, images/s")
+    add_sample_arguments(sample)
+    sample.set_defaults(run=bench_sample)
     options = parser.parse_args()
     if options.num < 1:
         raise UserError(f"--num {options.num} is too few. Legal here: 1 or more.")
-    if options.command == "encode":
-        bench_encode(options)
-    else:
-        bench_data(options.num)
+    options.run(options)
 
 
 def bench_data(num: int) -> None:

@@ -4,6 +4,9 @@ import importlib
 import importlib.metadata
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +19,8 @@ from latentdebias import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.sampling import SAMPLERS, sample_blocks
 
-TOOLS = Path(__file__).parents[2] / "tools"
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
 SMALL = ["--steps", 3]
 
 
@@ -56,6 +60,22 @@ def test_three_ranks_draw_the_bytes_of_one(tool, model_dir, tmp_path, monkeypatc
         assert result.code == 0, result.err
         assert (tmp_path / "three" / "grid.png").exists() == (rank == 1)
     assert files(tmp_path / "three") == files(tmp_path / "one")
+
+
+def test_a_killed_process_is_resumed_to_the_same_bytes(tool, model_dir, tmp_path):
+    arguments = ["--model", model_dir, "--num", 60, "--batch-size", 2, "--format", "npz", "--steps", 10]
+    out = tmp_path / "killed"
+    command = [sys.executable, ROOT / "tools" / "sample.py", *arguments, "--out", out]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    while len(list(out.glob("blocks/*.tar"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (out / "grid.png").exists()
+    for folder in (out, tmp_path / "whole"):
+        assert tool("sample", *arguments, "--out", folder).code == 0
+    assert files(out) == files(tmp_path / "whole")
 
 
 def test_another_command_in_the_same_folder_is_refused_and_replace_draws_anew(tool, model_dir, tmp_path):
