@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR
 
-The same command under torchrun, deepspeed or srun draws the same images on many GPUs; run again, it resumes.
+Under torchrun, deepspeed or srun the same command draws the same images on many GPUs; run again, it resumes:
+torchrun --nproc-per-node 8 tools/sample.py --model DIR --num-images 50000 --format npz --out DIR
 """
 
 import argparse
@@ -111,7 +112,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--classes", metavar="3,7", help=classes)
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--per-class", type=positive, default=8, metavar="N")
-    amount.add_argument("--num", type=positive, metavar="N", help="so many images over the classes, see --labels")
+    # The second name is for argparse in torchrun and deepspeed, which takes --num for a short form of its own options.
+    num = "so many images over the classes, see --labels"
+    amount.add_argument("--num", "--num-images", type=positive, metavar="N", help=num)
     labels = "how --num is spread: even, the classes in turn, or random, each image's class drawn from the seed"
     parser.add_argument("--labels", choices=(EVEN, RANDOM), default=EVEN, help=labels)
     formats = "one or several of png (images/), webdataset (webdataset/*.tar) and npz (samples.npz, as ADM's evaluator)"

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-MAX_ROWS = 12
-MAX_COLUMNS = 16
+MAX_ROWS = 10
+MAX_COLUMNS = 10
 COLUMNS_WITHOUT_CLASSES = 8
-FONT_SIZE = 16
+SMALLEST_FONT = 16
+FONTS_PER_ROW = 10
 MARGIN = 8
 LONGEST_NAME = 24
 
@@ -34,13 +35,13 @@ def rows_in_order(count: int) -> list[list[int]]:
 
 def beside_rows(grid: Image.Image, names: Sequence[str]) -> Image.Image:
     """The grid with a name to the left of each of its rows; long names are cut."""
-    font = ImageFont.load_default(FONT_SIZE)
+    row_height = grid.height / len(names)
+    font = ImageFont.load_default(max(SMALLEST_FONT, row_height / FONTS_PER_ROW))
     texts = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME].rstrip()}..." for name in names]
     strip = math.ceil(max(font.getlength(text) for text in texts)) + 2 * MARGIN
     whole = Image.new("RGB", (strip + grid.width, grid.height), "white")
     whole.paste(grid, (strip, 0))
     draw = ImageDraw.Draw(whole)
     for row, text in enumerate(texts):
-        middle = (row + 0.5) * grid.height / len(texts)
-        draw.text((strip - MARGIN, middle), text, fill="black", font=font, anchor="rm")
+        draw.text((strip - MARGIN, (row + 0.5) * row_height), text, fill="black", font=font, anchor="rm")
     return whole
