@@ -20,7 +20,7 @@ from latentdebias.errors import UserError, run_tool
 from latentdebias.export.model_directory import ModelConfig, fingerprint
 from latentdebias.files import check_output_folder
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import DrawOptions, labels_at_random, labels_by_class, labels_in_turn
+from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_at_random, labels_by_class, labels_in_turn
 from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
 from latentdebias.sampling.sample_set import GRID, SampleSet, refuse_foreign_files, remove_sample_set
 
@@ -47,8 +47,19 @@ def main() -> None:
         remove_sample_set(arguments.out)
     samples = SampleSet(arguments.out, labels, options, formats, record, _class_names(model.config))
     samples.begin()
-    samples.draw(sampler, distributed.rank(), distributed.world_size())
+    _draw(samples, sampler)
     _report(samples, samples.finish(model.config.resolution))
+
+
+def _draw(samples: SampleSet, sampler: ImageSampler) -> None:
+    try:
+        samples.draw(sampler, distributed.rank(), distributed.world_size())
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--compile cannot compile the backbone here ({reason}). It needs a C++ compiler on a CPU and triton on a "
+            f"GPU; install what is missing, or leave --compile out."
+        ) from None
 
 
 def _record(arguments: argparse.Namespace, options: DrawOptions, classes: list[int], count: int) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _short(value: object) -> str:
 @contextmanager
 def _lock(out: Path) -> Iterator[bool]:
     """Whether this process, alone, may write the outputs; the lock goes with the process, so a kill leaves none."""
-    with (out / RECORD).open("r+") as file:
+    with write_errors(out / RECORD), (out / RECORD).open("r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

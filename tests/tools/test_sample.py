@@ -1,5 +1,6 @@
 import argparse
 import errno
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -219,6 +221,28 @@ def test_a_full_disk_is_a_users_error_and_the_same_command_goes_on(tool, model_d
     assert tool(*arguments, "--out", out).code == 0
     assert len(calls) == 4 + 4
     assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_compiled_backbone_draws_the_same_images_but_for_rounding(tool, model_dir, tmp_path, monkeypatch):
+    """Traced and run without generated code, which takes a minute to make."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    for name, options in {"plain": [], "compiled": ["--compile"]}.items():
+        arguments = ["--num", 5, "--batch-size", 2, "--out", tmp_path / name, *options, *SMALL]
+        result = tool("sample", "--model", model_dir, *arguments)
+        assert result.code == 0, result.err
+    plain, compiled = (np.stack(list(pngs(tmp_path / name / "images").values())) for name in ("plain", "compiled"))
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+    assert json.loads((tmp_path / "compiled" / "sampling.json").read_text())["compile"] is True
+
+
+def test_a_missing_compiler_is_a_users_error(tool, model_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
+    torch._dynamo.reset()
+    result = tool("sample", "--model", model_dir, "--num", 2, "--compile", "--out", tmp_path / "out", *SMALL)
+    assert result.code == 2
+    assert "leave --compile out" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_bf16_draws_nearly_the_same_images(tool, model_dir, tmp_path):
