@@ -68,10 +68,11 @@ class SampleSet:
 
     def draw(self, sampler: ImageSampler, rank: int = 0, world_size: int = 1) -> None:
         """Draw this rank's blocks, but for those that are there; they are written while the next one is drawn."""
-        if self.finished:
-            return
         blocks, size = self.blocks, self.options.batch_size
         pending = [number for number in blocks.missing() if number % world_size == rank]
+        # Asked after the blocks, which whoever finishes the set removes once it is finished.
+        if self.finished:
+            return
         writing: Future[None] | None = None
         with ThreadPoolExecutor(1) as writer:
             for number, images in zip(pending, sampler.draw(self.labels, self.options, pending), strict=True):
