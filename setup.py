@@ -38,6 +38,14 @@ setup(
         "safetensors>=0.4.3",
         "tensorboard>=2.16",
         "tqdm>=4.66",
+        "psutil>=5.9",
     ],
-    extras_require={"demo": DEMO, "datasets": DATASETS, "s3": ["s3fs"], "test": TEST, "check": [*TEST, *CHECK]},
+    extras_require={
+        "demo": DEMO,
+        "datasets": DATASETS,
+        "s3": ["s3fs"],
+        "wandb": ["wandb>=0.17"],
+        "test": TEST,
+        "check": [*TEST, *CHECK],
+    },
 )

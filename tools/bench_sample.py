@@ -19,7 +19,6 @@ from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
 from latentdebias.backbones import BACKBONES
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.errors import UserError
 from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_in_turn
 
 NUM_CLASSES = 1000
@@ -71,8 +70,6 @@ class PlainLoop:
 
 def bench_sample(options: argparse.Namespace) -> None:
     """Print images/s of each way, medians over the rounds, and their ratios to the plain loop."""
-    if min(options.batch_size, options.steps, options.rounds, options.latent_size) < 1:
-        raise UserError("--batch-size, --steps, --rounds and --latent-size must each be 1 or more.")
     device = open_device(options.device)
     drawing = DrawOptions(steps=options.steps, batch_size=options.batch_size, precision=options.precision)
     labels = labels_in_turn(list(range(NUM_CLASSES)), options.num)

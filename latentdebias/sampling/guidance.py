@@ -17,9 +17,10 @@ class Guided:
     """weak + guidance (strong - weak), on all channels unless the options say otherwise (Ho & Salimans 2022).
 
     weak is the same network under its null class or, given as `weaker`, another network under the same class, which is
-    autoguidance (Karras et al. 2024). Every target is affine in every other at a fixed z, so guiding in the target's
-    own space is guiding in all of them. The values of a learned variance stay those of the class. Where guidance is 1
-    only the strong half is run. Under bf16 the networks run in autocast.
+    autoguidance (Karras et al. 2024). Every target is affine in every other at a fixed z, so doing this in the target's
+    own space is doing it in all of them; rescale and cfg_zero do depend on the space, and take the target's own. The
+    values of a learned variance stay those of the class. Where guidance is 1 only the strong half is run. Under bf16
+    the networks run in autocast.
     """
 
     network: Network

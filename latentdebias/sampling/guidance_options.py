@@ -101,10 +101,10 @@ class CfgZeroRule(GuidanceRule):
 class GuidanceOptions:
     """How predictions are guided; `guidance` 1 is not at all.
 
-    `guidance_interval` holds positions on the schedule, 0 data to 1 noise: Min-SNR's t <= 800 of 1000 is [0, 0.8];
-    outside it the weaker half is not run. `guidance_channels` guides the first so many channels, null all; DiT's
-    numbers are of 3. `guidance_rescale` is Lin et al.'s phi (2023). `zero_init` is the number of first steps on the
-    flow path that stand still.
+    `guidance_interval` holds positions on the schedule, 0 data to 1 noise (Kynkaanniemi et al. 2024): Min-SNR's
+    t <= 800 of 1000 is [0, 0.8]; outside it the weaker half is not run. `guidance_channels` guides the first so many
+    channels, null all; DiT's numbers are of 3. `guidance_rescale` is Lin et al.'s phi (2023). `zero_init` is the number
+    of first steps on the flow path that stand still.
     """
 
     guidance: float = 1.5

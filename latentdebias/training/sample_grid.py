@@ -1,5 +1,6 @@
 """Pictures while training: a guided grid drawn with the EMA weights, from the same seed each time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,12 +25,17 @@ class SamplingOptions(DrawOptions):
 
 
 class SampleGrid:
-    """Draws `samples/step-N.png`: up to ten classes, a row each, beside their names."""
+    """Draws `samples/step-N.png`: up to ten classes, a row each beside its name; `show` is told of the file."""
 
     def __init__(
-        self, directory: Path, sampler: ImageSampler, options: SamplingOptions, class_names: list[str]
+        self,
+        directory: Path,
+        sampler: ImageSampler,
+        options: SamplingOptions,
+        class_names: list[str],
+        show: Callable[[int, Path], None],
     ) -> None:
-        self.directory, self.sampler, self.class_names = directory, sampler, class_names
+        self.directory, self.sampler, self.class_names, self.show = directory, sampler, class_names, show
         self.options = options.for_classes(sampler.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
@@ -38,5 +44,6 @@ class SampleGrid:
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         self.directory.mkdir(parents=True, exist_ok=True)
-        path, names = self.directory / f"step-{step:08d}.png", self.class_names[: len(classes)]
-        save_grid(images, self.options.per_class, path, names)
+        path = self.directory / f"step-{step:08d}.png"
+        save_grid(images, self.options.per_class, path, self.class_names[: len(classes)])
+        self.show(step, path)

@@ -15,7 +15,10 @@ class WhiteSampler:
 
 def test_ten_classes_stand_beside_their_names(tmp_path):
     names = [f"class {number}" for number in range(12)]
-    SampleGrid(tmp_path, WhiteSampler(), SamplingOptions(per_class=3), names)(7, {})
+    shown = []
+    options = SamplingOptions(per_class=3)
+    SampleGrid(tmp_path, WhiteSampler(), options, names, lambda *what: shown.append(what))(7, {})
+    assert shown == [(7, tmp_path / "step-00000007.png")]
     grid = Image.open(tmp_path / "step-00000007.png")
     assert grid.height == 10 * 98 + 2
     strip = grid.crop((0, 0, grid.width - 3 * 98 - 2, grid.height)).convert("L")
@@ -24,5 +27,5 @@ def test_ten_classes_stand_beside_their_names(tmp_path):
 
 
 def test_without_names_there_are_only_tiles(tmp_path):
-    SampleGrid(tmp_path, WhiteSampler(), SamplingOptions(per_class=3), [])(7, {})
+    SampleGrid(tmp_path, WhiteSampler(), SamplingOptions(per_class=3), [], lambda step, path: None)(7, {})
     assert Image.open(tmp_path / "step-00000007.png").size == (3 * 98 + 2, 10 * 98 + 2)
