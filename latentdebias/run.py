@@ -229,7 +229,8 @@ class Run:
 
     def _sample_grid(self, log: RunLog) -> SampleGrid:
         show = functools.partial(log.write_image, "samples")
-        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, show)
+        names = self.shards.manifest.class_names
+        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, names, show)
 
     def _evaluation(self, log: RunLog) -> InLoopEvaluation:
         return InLoopEvaluation(

@@ -1,6 +1,7 @@
 """Measure rates on this machine.
 
-`bench.py data` (ways of reading latents), `bench.py encode` (the encoding job), `bench.py train` (the training loop).
+`bench.py data` (ways of reading latents), `bench.py encode` (the encoding job), `bench.py train` (the training loop),
+`bench.py sample` (guided sampling).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import webdataset
 from bench_encode import add_encode_arguments, bench_encode
+from bench_sample import add_sample_arguments, bench_sample
 from bench_shards import LATENT_SHAPE, write_random_shards
 from bench_train import add_train_arguments, bench_train
 from safetensors import safe_open
@@ -43,11 +45,14 @@ def main() -> None:
     add_encode_arguments(encode)
     train = commands.add_parser("train", help="the training loop against the bare steps of the same model")
     add_train_arguments(train)
+    sample = commands.add_parser("sample", help="guided sampling against the plain loop, images/s")
+    add_sample_arguments(sample)
     options = parser.parse_args()
     for name, number in vars(options).items():
-        if isinstance(number, int) and number < 1:
+        if type(number) is int and number < 1:
             raise UserError(f"--{name.replace('_', '-')} {number} is too few. Legal here: 1 or more.")
-    {"data": bench_data, "encode": bench_encode, "train": bench_train}[options.command](options)
+    benches = {"data": bench_data, "encode": bench_encode, "train": bench_train, "sample": bench_sample}
+    benches[options.command](options)
 
 
 def bench_data(options: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def bench_encode(options: argparse.Namespace) -> None:
     """Print images/s of both over the same number of images, and their ratio; the bare one runs before and after."""
     device = open_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
-        autoencoder = _random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
+        autoencoder = random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
         autoencoder = autoencoder or load_autoencoder(options.vae, device)
         _write_images(Path(folder, "images"), options.num)
         torch.backends.cudnn.deterministic = True  # as tools/encode.py sets it
@@ -54,7 +54,8 @@ def bench_encode(options: argparse.Namespace) -> None:
     print(f"whole job          {whole:10.2f} images/s, {whole / bare:.1%} of it")
 
 
-def _random_sd(folder: Path, device: torch.device) -> Autoencoder:
+def random_sd(folder: Path, device: torch.device) -> Autoencoder:
+    """Stable Diffusion's autoencoder with random weights, by way of `folder`."""
     AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -54,8 +54,8 @@ def main() -> None:
         run(*launcher, TOOLS / "train.py", "--config", arguments.config, *settings)
     model = ["--model", run_dir / "model"]
     with timed("sample", seconds):
-        python("sample.py", *model, "--per-class", 10, *GUIDANCE, "--seed", 1, "--out", out / "grid")
-        python("sample.py", *model, "--num", NUM_SAMPLES, *GUIDANCE, "--out", out / "samples")
+        python("sample.py", *model, "--per-class", 10, *GUIDANCE, "--seed", 1, "--replace", "--out", out / "grid")
+        python("sample.py", *model, "--num", NUM_SAMPLES, *GUIDANCE, "--replace", "--out", out / "samples")
     with timed("evaluate", seconds):
         scores = score(out)
     report(scores, seconds, out / "grid" / "grid.png")

@@ -1,7 +1,10 @@
 """The `--device` of a tool, and what fp32 means on it."""
 
+import os
+
 import torch
 
+from latentdebias import distributed
 from latentdebias.errors import UserError
 
 
@@ -27,3 +30,10 @@ def open_device(name: str) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return device
+
+
+def share_cores() -> None:
+    """Divide the cores among this machine's processes: forwards that fight for them are many times slower."""
+    processes = distributed.local_world_size()
+    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

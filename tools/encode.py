@@ -5,7 +5,6 @@ each says more with --help.
 """
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from devices import default_device, open_device
+from devices import default_device, open_device, share_cores
 from encode_commands import run_command
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -54,7 +53,7 @@ def main() -> None:
     rank, world_size = distributed.rank(), distributed.world_size()
     device = open_device(options.device or default_device(distributed.local_rank()))
     images, autoencoder = find_images(options.images), load_autoencoder(options.vae, device, DTYPES[options.dtype])
-    _share_cores()
+    share_cores()
     # The same image must give the same bytes on every run.
     torch.backends.cudnn.deterministic = True
     manifest = encode_images(
@@ -75,13 +74,6 @@ def main() -> None:
         print(summary(manifest, Path(options.out)))
     else:
         print(f"rank {rank} of {world_size} has made its shards; the last rank to finish writes the manifest")
-
-
-def _share_cores() -> None:
-    """Divide the cores among this machine's processes: forwards that fight for them are many times slower."""
-    processes = distributed.local_world_size()
-    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
 
 
 def _parse_options() -> EncodeOptions:

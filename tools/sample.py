@@ -1,62 +1,144 @@
 #!/usr/bin/env python
-"""Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR"""
+"""Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR
+
+Under torchrun, deepspeed or srun the same command draws the same images on many GPUs; run again, it resumes:
+torchrun --nproc-per-node 8 tools/sample.py --model DIR --num-images 50000 --format npz --out DIR
+"""
 
 import argparse
-from dataclasses import asdict
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import torch
+from devices import share_cores
 from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from torch import Tensor
 
-from latentdebias.errors import run_tool
-from latentdebias.files import check_output_file, check_output_folder
+from latentdebias import distributed
+from latentdebias.errors import UserError, run_tool
+from latentdebias.export.model_directory import ModelConfig, fingerprint
+from latentdebias.files import check_output_folder
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import labels_by_class, labels_in_turn
-from latentdebias.sampling.sample_folder import refuse_foreign_images, write_samples
+from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_at_random, labels_by_class, labels_in_turn
+from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
+from latentdebias.sampling.sample_set import GRID, SampleSet, refuse_foreign_files, remove_sample_set
 
-GRID_COLUMNS = 8
+FORMAT_VERSION = 2
+EVEN, RANDOM, BY_CLASS = "even", "random", "by class"
 
 
 def main() -> None:
     load_plugins(())
     arguments = _parse()
-    out = arguments.out
-    check_output_folder(out)
-    if arguments.npz:
-        check_output_file(arguments.npz)
-    refuse_foreign_images(out)
+    _check(arguments)
     model, options = open_model(arguments)
+    # The same image must give the same bytes on every run.
+    torch.backends.cudnn.deterministic = True
+    share_cores()
     classes = parse_classes(arguments.classes, model)
-    if arguments.num is None:
-        labels, columns = labels_by_class(classes, arguments.per_class), arguments.per_class
+    labels = _labels(arguments, classes, options.seed)
+    record = _record(arguments, options, classes, len(labels))
+    formats = tuple(SAMPLE_FORMATS.build(name) for name in arguments.format)
+    sampler = model.image_sampler(arguments.vae)
+    if arguments.compile:
+        sampler = sampler.compiled()
+    if arguments.replace:
+        remove_sample_set(arguments.out)
+    samples = SampleSet(arguments.out, labels, options, formats, record, _class_names(model.config))
+    samples.begin()
+    _draw(samples, sampler)
+    _report(samples, samples.finish(model.config.resolution))
+
+
+def _draw(samples: SampleSet, sampler: ImageSampler) -> None:
+    try:
+        samples.draw(sampler, distributed.rank(), distributed.world_size())
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--compile cannot compile the backbone here ({reason}). It needs a C++ compiler on a CPU and triton on a "
+            f"GPU; install what is missing, or leave --compile out."
+        ) from None
+
+
+def _record(arguments: argparse.Namespace, options: DrawOptions, classes: list[int], count: int) -> dict[str, Any]:
+    """All that decides the bytes, and where the models were."""
+    weaker = arguments.autoguidance
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": str(arguments.model),
+        **fingerprint(arguments.model),
+        "count": count,
+        "labels": BY_CLASS if arguments.num is None else arguments.labels,
+        "classes": classes,
+        "formats": arguments.format,
+        "compile": arguments.compile,
+        "autoguidance": str(weaker) if weaker else None,
+        "autoguidance_files": fingerprint(weaker) if weaker else None,
+        **dataclasses.asdict(options),
+    }
+
+
+def _report(samples: SampleSet, finished: bool) -> None:
+    if finished:
+        names = ", ".join(str(samples.out / each.output) for each in samples.formats)
+        print(f"{len(samples.labels)} images in {names}, the grid in {samples.out / GRID}")
     else:
-        labels, columns = labels_in_turn(classes, arguments.num), GRID_COLUMNS
-    record = {"model": str(arguments.model), "count": len(labels), "classes": classes, **asdict(options)}
-    if arguments.autoguidance:
-        record["autoguidance"] = str(arguments.autoguidance)
-    images = model.image_sampler(arguments.vae).draw(labels, options)
-    write_samples(out, images, labels, columns, record, arguments.npz)
-    print(f"{len(labels)} images in {out / 'images'}, the grid in {out / 'grid.png'}")
+        rank, world_size = distributed.rank(), distributed.world_size()
+        print(f"rank {rank} of {world_size} has drawn its images; the last rank to finish writes {samples.out / GRID}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    check_output_folder(arguments.out)
+    refuse_foreign_files(arguments.out)
+    for name in arguments.format:
+        SAMPLE_FORMATS.build(name)
+    if arguments.labels == RANDOM and arguments.num is None:
+        raise UserError("--labels random needs --num N, the number of images; --per-class N is of each class as many.")
+    if arguments.replace and distributed.world_size() > 1:
+        raise UserError(
+            f"--replace is for one process: of {distributed.world_size()}, one could remove what another has drawn. "
+            f"Remove the set first: rm -r {arguments.out}"
+        )
+
+
+def _labels(arguments: argparse.Namespace, classes: list[int], seed: int) -> Tensor:
+    if arguments.num is None:
+        return labels_by_class(classes, arguments.per_class)
+    if arguments.labels == RANDOM:
+        return labels_at_random(classes, arguments.num, seed)
+    return labels_in_turn(classes, arguments.num)
+
+
+def _class_names(config: ModelConfig) -> list[str]:
+    return config.class_names or [str(label) for label in range(config.num_classes)]
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="a model directory")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="gets grid.png and images/CLASS/N.png")
     classes = "class names or numbers, a name winning over the same number; default all"
     parser.add_argument("--classes", metavar="3,7", help=classes)
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--per-class", type=positive, default=8, metavar="N")
-    amount.add_argument("--num", type=positive, metavar="N", help="so many images, spread evenly over the classes")
-    npz = "also write ADM's format: arr_0 images, arr_1 labels"
-    parser.add_argument("--npz", type=_npz_path, metavar="FILE.npz", help=npz)
+    # The second name is for argparse in torchrun and deepspeed, which takes --num for a short form of its own options.
+    num = "so many images over the classes, see --labels"
+    amount.add_argument("--num", "--num-images", type=positive, metavar="N", help=num)
+    labels = "how --num is spread: even, the classes in turn, or random, each image's class drawn from the seed"
+    parser.add_argument("--labels", choices=(EVEN, RANDOM), default=EVEN, help=labels)
+    formats = "one or several of png (images/), webdataset (webdataset/*.tar) and npz (samples.npz, as ADM's evaluator)"
+    parser.add_argument("--format", type=_names, default=["png"], metavar="png,npz", help=formats)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
+    parser.add_argument("--replace", action="store_true", help="draw anew over the set that is in the folder")
     add_sampling_arguments(parser)
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     return parser.parse_args()
 
 
-def _npz_path(text: str) -> Path:
-    if not text.endswith(".npz"):
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .npz")
-    return Path(text)
+def _names(text: str) -> list[str]:
+    return sorted(set(text.split(",")))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", metavar="S", help=guidance)
     add_guidance_arguments(parser, defaults)
     parser.add_argument("--seed", default=defaults.seed, metavar="N")
-    parser.add_argument("--batch-size", default=defaults.batch_size, metavar="N", help="does not change the images")
+    parser.add_argument(
+        "--batch-size",
+        default=defaults.batch_size,
+        metavar="N",
+        help="images drawn together; changes no more than their last bits",
+    )
     parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
     parser.add_argument("--device", default=default_device(local_rank()))

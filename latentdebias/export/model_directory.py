@@ -1,6 +1,7 @@
 """A model directory: `model.safetensors` (EMA) and `config.yaml`, all that sampling needs besides the autoencoder."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,15 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
             f"the training command with the same run_dir."
         ) from None
     return LoadedModel(backbone.to(device).eval(), diffusion, config)
+
+
+def fingerprint(directory: Path) -> dict[str, str]:
+    """The sha256 of a model directory's two files: `config_sha256` and `weights_sha256`."""
+    hashes = {}
+    for name, path in (("config", directory / CONFIG), ("weights", directory / WEIGHTS)):
+        with path.open("rb") as file:
+            hashes[f"{name}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -48,5 +48,7 @@ class Noise:
         self.generators, self.shape, self.device = generators, shape, device
 
     def __call__(self) -> Tensor:
-        rows = [torch.randn(self.shape, generator=generator) for generator in self.generators]
-        return torch.stack(rows).to(self.device, torch.float64)
+        rows = torch.stack([torch.randn(self.shape, generator=generator) for generator in self.generators])
+        # From pageable memory the copy would wait for all that the GPU still has to do.
+        pinned = rows.pin_memory() if self.device.type == "cuda" else rows
+        return pinned.to(self.device, torch.float64, non_blocking=True)

@@ -1,9 +1,11 @@
 """From a trained backbone to pictures: draw, decode, and lay out a grid."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
@@ -11,12 +13,15 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, to_uint8
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
+from latentdebias.sampling.decoding import decoded
 from latentdebias.sampling.generate import generate
+from latentdebias.sampling.grid import beside_rows
 from latentdebias.sampling.guidance import Guided, Precision
 from latentdebias.sampling.guidance_options import GuidanceOptions
 from latentdebias.sampling.network import Network
@@ -58,6 +63,14 @@ class ImageSampler:
     num_classes: int
     weaker: Network | None = None
 
+    def compiled(self) -> "ImageSampler":
+        """The same sampler with its networks under `torch.compile`.
+
+        Every batch size gets kernels of its own, so that what a batch becomes does not depend on those before it.
+        """
+        weaker = self.weaker and replace(self.weaker, backbone=_compiled(self.weaker.backbone))
+        return replace(self, backbone=_compiled(self.backbone), weaker=weaker)
+
     def draw(self, labels: Tensor, options: DrawOptions, batches: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
 
@@ -78,23 +91,26 @@ class ImageSampler:
             batches,
         )
         total = len(labels) if batches is None else min(len(labels), len(batches) * options.batch_size)
-        with tqdm(total=total, desc="sample", unit="image") as progress:
-            for z in latents:
-                images = to_uint8(self.autoencoder.decode(self.normalization.denormalize(z))).cpu()
+        with tqdm(total=total, desc="sample", unit="image", disable=distributed.rank() != 0) as progress:
+            for images in decoded(latents, self._pixels, self.autoencoder.device):
                 progress.update(len(images))
                 yield images
 
+    def _pixels(self, z: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` uint8 of normalised latents `(B, C, h, w)`."""
+        return to_uint8(self.autoencoder.decode(self.normalization.denormalize(z)))
 
-def save_grid(images: Tensor, columns: int, path: Path) -> None:
-    """One PNG of images `(B, 3, H, W)` uint8 in rows of `columns`; small images are enlarged to be seen."""
+
+def _compiled(network: nn.Module) -> nn.Module:
+    return cast(nn.Module, torch.compile(network, dynamic=False))
+
+
+def save_grid(images: Tensor, columns: int, file: Path | BinaryIO, row_names: Sequence[str] = ()) -> None:
+    """One PNG of images `(B, 3, H, W)` uint8 in rows of `columns`, a name beside each; small ones are enlarged."""
     enlarge = max(1, -(-SMALLEST_TILE // images.shape[-1]))
     tiles = images.repeat_interleave(enlarge, dim=-1).repeat_interleave(enlarge, dim=-2)
-    save_png(make_grid(tiles, nrow=columns, padding=2, pad_value=255), path)
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write an image `(3, H, W)` uint8."""
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(path)
+    grid = Image.fromarray(make_grid(tiles, nrow=columns, padding=2, pad_value=255).permute(1, 2, 0).numpy())
+    (beside_rows(grid, row_names) if row_names else grid).save(file, "PNG")
 
 
 def labels_by_class(classes: list[int], per_class: int) -> Tensor:
@@ -105,3 +121,10 @@ def labels_by_class(classes: list[int], per_class: int) -> Tensor:
 def labels_in_turn(classes: list[int], count: int) -> Tensor:
     """`count` labels, spread evenly over `classes`: `(count,)` int64."""
     return torch.tensor(classes)[torch.arange(count) % len(classes)]
+
+
+def labels_at_random(classes: list[int], count: int, seed: int) -> Tensor:
+    """`count` labels, each equally likely one of `classes` and a function of (seed, index): `(count,)` int64."""
+    # Another stream than that of `image_generator`.
+    sources = (np.random.SeedSequence((seed, index), spawn_key=(0,)) for index in range(count))
+    return torch.tensor([classes[np.random.default_rng(source).integers(len(classes))] for source in sources])

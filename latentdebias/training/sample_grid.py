@@ -25,12 +25,17 @@ class SamplingOptions(DrawOptions):
 
 
 class SampleGrid:
-    """Draws `samples/step-N.png`: up to ten classes, a row each; `show` is told of the file."""
+    """Draws `samples/step-N.png`: up to ten classes, a row each beside its name; `show` is told of the file."""
 
     def __init__(
-        self, directory: Path, sampler: ImageSampler, options: SamplingOptions, show: Callable[[int, Path], None]
+        self,
+        directory: Path,
+        sampler: ImageSampler,
+        options: SamplingOptions,
+        class_names: list[str],
+        show: Callable[[int, Path], None],
     ) -> None:
-        self.directory, self.sampler, self.show = directory, sampler, show
+        self.directory, self.sampler, self.class_names, self.show = directory, sampler, class_names, show
         self.options = options.for_classes(sampler.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
@@ -40,5 +45,5 @@ class SampleGrid:
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"step-{step:08d}.png"
-        save_grid(images, self.options.per_class, path)
+        save_grid(images, self.options.per_class, path, self.class_names[: len(classes)])
         self.show(step, path)

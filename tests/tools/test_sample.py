@@ -1,20 +1,28 @@
 import argparse
 import errno
+import functools
 import importlib
 import importlib.metadata
 import json
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from latentdebias import Diffusion
 from latentdebias.errors import UserError
-from latentdebias.sampling import SAMPLERS, sample_folder
+from latentdebias.sampling import SAMPLERS, sample_blocks
 
-TOOLS = Path(__file__).parents[2] / "tools"
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
 SMALL = ["--steps", 3]
 
 
@@ -22,21 +30,80 @@ def pngs(folder):
     return {path.relative_to(folder).as_posix(): np.asarray(Image.open(path)) for path in sorted(folder.rglob("*.png"))}
 
 
+def files(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_it_writes_a_grid_single_images_and_an_npz(tool, model_dir, tmp_path):
-    out, npz = tmp_path / "out", tmp_path / "samples.npz"
-    result = tool(
-        "sample", "--model", model_dir, "--classes", "3,7", "--per-class", 2, "--out", out, "--npz", npz, *SMALL
-    )
+    out = tmp_path / "out"
+    arguments = ["--classes", "3,7", "--per-class", 2, "--format", "png,npz", "--out", out, *SMALL]
+    result = tool("sample", "--model", model_dir, *arguments)
     assert result.code == 0, result.err
     images = pngs(out)
     names = [f"images/{label:04d}/{index:06d}.png" for index, label in enumerate([3, 3, 7, 7])]
-    assert sorted(images) == ["grid.png", *names]
+    assert sorted(files(out)) == ["grid.png", *names, "samples.npz", "sampling.json"]
     assert images[names[0]].shape == (32, 32, 3)
-    arrays = np.load(npz)
+    arrays = np.load(out / "samples.npz")
     assert arrays["arr_0"].shape == (4, 32, 32, 3)
     assert arrays["arr_0"].dtype == np.uint8
     assert arrays["arr_1"].tolist() == [3, 3, 7, 7]
     assert np.array_equal(arrays["arr_0"][2], images[names[2]])
+
+
+def test_three_ranks_draw_the_bytes_of_one(tool, model_dir, tmp_path, monkeypatch):
+    common = ["--model", model_dir, "--num", 10, "--labels", "random", "--batch-size", 3, *SMALL]
+    common += ["--format", "npz,png,webdataset"]
+    assert tool("sample", *common, "--out", tmp_path / "one").code == 0
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in (2, 0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        result = tool("sample", *common, "--out", tmp_path / "three", f"--local_rank={rank}")
+        assert result.code == 0, result.err
+        assert (tmp_path / "three" / "grid.png").exists() == (rank == 1)
+    assert files(tmp_path / "three") == files(tmp_path / "one")
+
+
+def test_a_killed_process_is_resumed_to_the_same_bytes(tool, model_dir, tmp_path):
+    arguments = ["--model", model_dir, "--num", 60, "--batch-size", 2, "--format", "npz", "--steps", 10]
+    out = tmp_path / "killed"
+    command = [sys.executable, ROOT / "tools" / "sample.py", *arguments, "--out", out]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    while len(list(out.glob("blocks/*.tar"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (out / "grid.png").exists()
+    for folder in (out, tmp_path / "whole"):
+        assert tool("sample", *arguments, "--out", folder).code == 0
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_another_command_in_the_same_folder_is_refused_and_replace_draws_anew(tool, model_dir, tmp_path):
+    out = tmp_path / "out"
+    assert tool("sample", "--model", model_dir, "--num", 4, "--out", out, *SMALL).code == 0
+    before = files(out)
+    other = ["sample", "--model", model_dir, "--num", 2, "--seed", 3, "--out", out, *SMALL]
+    result = tool(*other)
+    assert result.code == 2
+    assert "count was 4 and is now 2; seed was 0 and is now 3" in " ".join(result.err.split())
+    assert files(out) == before
+    assert tool(*other, "--replace").code == 0
+    assert len(pngs(out / "images")) == 2
+
+
+def test_other_weights_are_another_command(tool, model_dir, tmp_path):
+    trained = tmp_path / "model"
+    shutil.copytree(model_dir, trained)
+    arguments = ["sample", "--model", trained, "--num", 2, "--out", tmp_path / "out", *SMALL]
+    assert tool(*arguments).code == 0
+    weights = load_file(trained / "model.safetensors")
+    save_file({name: weight * 1.01 for name, weight in weights.items()}, trained / "model.safetensors")
+    result = tool(*arguments)
+    assert result.code == 2
+    assert "weights_sha256 was" in result.err
+    assert "config_sha256" not in result.err
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp", "unipc", "{name: ddim, eta: 0.5}"])
@@ -71,17 +138,20 @@ def test_classes_may_be_named_and_num_spreads_over_them(tool, model_dir, tmp_pat
     assert folders == [f"{label:04d}" for label in range(10)]
 
 
-def test_a_second_call_replaces_its_own_images_and_leaves_others_alone(tool, model_dir, tmp_path):
-    out = tmp_path / "out"
-    for count in (4, 2):
-        assert tool("sample", "--model", model_dir, "--num", count, "--out", out, *SMALL).code == 0
-    assert len(pngs(out / "images")) == 2
+def test_images_of_others_are_left_alone(tool, model_dir, tmp_path):
     foreign = tmp_path / "mine" / "images"
     foreign.mkdir(parents=True)
     (foreign / "holiday.png").write_bytes(b"mine")
-    result = tool("sample", "--model", model_dir, "--num", 2, "--out", foreign.parent, *SMALL)
+    result = tool("sample", "--model", model_dir, "--num", 2, "--out", foreign.parent, "--replace", *SMALL)
     assert result.code == 2
-    assert (foreign / "holiday.png").read_bytes() == b"mine"
+    assert files(tmp_path) == {"mine/images/holiday.png": b"mine"}
+
+
+def test_replace_is_refused_of_several_processes(tool, model_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = tool("sample", "--model", model_dir, "--num", 2, "--out", tmp_path / "out", "--replace")
+    assert result.code == 2
+    assert "--replace is for one process" in result.err
 
 
 @pytest.mark.parametrize(
@@ -116,8 +186,10 @@ def test_a_second_call_replaces_its_own_images_and_leaves_others_alone(tool, mod
         (["--classes", "³"], "'³' is no class"),
         (["--device", "foo"], "--device 'foo' cannot be used"),
         (["--precision", "fp64"], "'precision'"),
-        (["--npz", "/nowhere/x.npz"], "no folder /nowhere"),
-        (["--npz", "x.npy"], "does not end in .npz"),
+        (["--format", "png,jpg"], "'jpg'"),
+        (["--format", ""], "sample format ''"),
+        (["--labels", "random"], "needs --num"),
+        (["--labels", "some", "--num", "3"], "invalid choice"),
         (["--out", "/dev/null/out"], "no folder /dev/null"),
     ],
 )
@@ -130,24 +202,47 @@ def test_bad_input_is_code_2_and_writes_nothing(tool, model_dir, tmp_path, argum
     assert not Path("/nowhere").exists()
 
 
-def test_a_draw_that_fails_midway_leaves_the_old_set(tool, model_dir, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    assert tool("sample", "--model", model_dir, "--num", 4, "--out", out, *SMALL).code == 0
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    real, calls = sample_folder.save_png, []
+def test_a_full_disk_is_a_users_error_and_the_same_command_goes_on(tool, model_dir, tmp_path, monkeypatch):
+    out, arguments = tmp_path / "out", ["sample", "--model", model_dir, "--num", 6, "--batch-size", 2, *SMALL]
+    assert tool(*arguments, "--out", tmp_path / "whole").code == 0
+    real, calls = sample_blocks._png_bytes, []
 
-    def full(image, path):
-        calls.append(path)
-        if len(calls) == 3:
+    def full(image):
+        calls.append(image)
+        if len(calls) == 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(image, path)
+        return real(image)
 
-    monkeypatch.setattr(sample_folder, "save_png", full)
-    result = tool("sample", "--model", model_dir, "--num", 4, "--seed", 1, "--out", out, *SMALL)
+    monkeypatch.setattr(sample_blocks, "_png_bytes", full)
+    result = tool(*arguments, "--out", out)
     assert result.code == 2
     assert "No space left" in result.err
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert not (out / "images.new").exists()
+    assert sorted(files(out)) == ["blocks/block-000000.tar", "sampling.json"]
+    assert tool(*arguments, "--out", out).code == 0
+    assert len(calls) == 4 + 4
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_compiled_backbone_draws_the_same_images_but_for_rounding(tool, model_dir, tmp_path, monkeypatch):
+    """Traced and run without generated code, which takes a minute to make."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    for name, options in {"plain": [], "compiled": ["--compile"]}.items():
+        arguments = ["--num", 5, "--batch-size", 2, "--out", tmp_path / name, *options, *SMALL]
+        result = tool("sample", "--model", model_dir, *arguments)
+        assert result.code == 0, result.err
+    plain, compiled = (np.stack(list(pngs(tmp_path / name / "images").values())) for name in ("plain", "compiled"))
+    assert np.abs(plain.astype(int) - compiled).max() <= 1
+    assert json.loads((tmp_path / "compiled" / "sampling.json").read_text())["compile"] is True
+
+
+def test_a_missing_compiler_is_a_users_error(tool, model_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
+    torch._dynamo.reset()
+    result = tool("sample", "--model", model_dir, "--num", 2, "--compile", "--out", tmp_path / "out", *SMALL)
+    assert result.code == 2
+    assert "leave --compile out" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_bf16_draws_nearly_the_same_images(tool, model_dir, tmp_path):

@@ -1,0 +1,117 @@
+"""`bench.py sample`: guided sampling as tools/sample.py does it, against the plain loop that one would write."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from bench_encode import RANDOM_SD, random_sd
+from devices import default_device, open_device
+from diffusers import DDIMScheduler
+from torch import Tensor
+from tqdm import tqdm
+
+from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
+from latentdebias.backbones import BACKBONES
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
+from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_in_turn
+
+NUM_CLASSES = 1000
+
+
+def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backbone", default="dit_s_patch2", help="with random weights, which time alike")
+    vae = f"hub id, folder, or {RANDOM_SD!r}: Stable Diffusion's network with random weights"
+    parser.add_argument("--vae", default=RANDOM_SD, help=vae)
+    parser.add_argument("--latent-size", type=int, default=32, help="side of the latents")
+    parser.add_argument("--num", type=int, default=8, help="images")
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=10, help="of DDIM")
+    parser.add_argument("--rounds", type=int, default=3, help="each way is timed so often, in turn")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--compile", action="store_true", help="time the compiled backbone, too")
+    parser.add_argument("--device", default=default_device())
+
+
+@dataclass(frozen=True)
+class PlainLoop:
+    """Guided DDIM with two passes a step, a value read back for the bar at each, and decoding after the last one."""
+
+    sampler: ImageSampler
+    options: DrawOptions
+
+    @torch.no_grad()
+    def draw(self, labels: Tensor) -> None:
+        for chunk in labels.to(self.sampler.autoencoder.device).split(self.options.batch_size):
+            z = self._denoise(chunk)
+            to_uint8(self.sampler.autoencoder.decode(self.sampler.normalization.denormalize(z))).cpu()
+
+    def _denoise(self, labels: Tensor) -> Tensor:
+        scheduler = DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing")
+        scheduler.set_timesteps(self.options.steps, device=labels.device)
+        z = torch.randn(len(labels), *self.sampler.latent_shape, device=labels.device)
+        null = torch.full_like(labels, NUM_CLASSES)
+        with tqdm(scheduler.timesteps, desc="plain loop", leave=False) as steps:
+            for t in steps:
+                time = t.expand(len(z)).float()
+                with torch.autocast(z.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
+                    conditional = self.sampler.backbone(z, time, labels).float()
+                    unconditional = self.sampler.backbone(z, time, null).float()
+                eps = unconditional + self.options.guidance * (conditional - unconditional)
+                z = scheduler.step(eps, t, z).prev_sample
+                steps.set_postfix(std=z.std().item())
+        return z
+
+
+def bench_sample(options: argparse.Namespace) -> None:
+    """Print images/s of each way, medians over the rounds, and their ratios to the plain loop."""
+    device = open_device(options.device)
+    drawing = DrawOptions(steps=options.steps, batch_size=options.batch_size, precision=options.precision)
+    labels = labels_in_turn(list(range(NUM_CLASSES)), options.num)
+    with tempfile.TemporaryDirectory() as folder:
+        autoencoder = random_sd(Path(folder), device) if options.vae == RANDOM_SD else None
+        sampler = _sampler(options, autoencoder or load_autoencoder(options.vae, device))
+    ways: dict[str, Callable[[], object]] = {
+        "plain loop": lambda: PlainLoop(sampler, drawing).draw(labels),
+        "tools/sample.py": lambda: list(sampler.draw(labels, drawing)),
+    }
+    if options.compile:
+        compiled = sampler.compiled()
+        ways["tools/sample.py --compile"] = lambda: list(compiled.draw(labels, drawing))
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for draw in ways.values():
+        _seconds(draw, device)  # kernels are chosen, and compiled, at the first call
+    for _ in range(options.rounds):
+        for name, draw in ways.items():
+            seconds[name].append(_seconds(draw, device))
+    _print_table(seconds, options.num)
+
+
+def _sampler(options: argparse.Namespace, autoencoder: Autoencoder) -> ImageSampler:
+    channels, device = autoencoder.identity.channels, autoencoder.device
+    backbone = BACKBONES.build(options.backbone).build(options.latent_size, channels, NUM_CLASSES)
+    shape = (channels, options.latent_size, options.latent_size)
+    normalization = LatentNormalization((0.0,) * channels, (1.0,) * channels)
+    diffusion = Diffusion("linear", "eps")
+    return ImageSampler(backbone.to(device).eval(), diffusion, normalization, autoencoder, shape, NUM_CLASSES)
+
+
+def _seconds(draw: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    draw()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _print_table(seconds: dict[str, list[float]], num: int) -> None:
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
+    print(f"{'':28s}{'images/s':>10s}{'slowest':>10s}{'fastest':>10s}{'x plain':>10s}")
+    for name, times in seconds.items():
+        rates = f"{num / medians[name]:10.3f}{num / max(times):10.3f}{num / min(times):10.3f}"
+        print(f"{name:28s}{rates}{medians['plain loop'] / medians[name]:10.2f}")
