@@ -1,6 +1,7 @@
 """From a run config to objects: the only place that knows every room."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from latentdebias.data.order import ORDERS
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
+from latentdebias.export.ema_profiles import name_of_std
+from latentdebias.export.ema_snapshots import SnapshotFolder
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
@@ -31,6 +34,7 @@ from latentdebias.training.engine import Engine, check_deepspeed_options
 from latentdebias.training.loss_meter import LossMeter
 from latentdebias.training.run_lock import run_lock
 from latentdebias.training.run_log import RunLog
+from latentdebias.training.run_state import RunState
 from latentdebias.training.sample_grid import SampleGrid
 from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
 
@@ -42,9 +46,12 @@ FREE_ON_RESUME = {
         "log_every",
         "checkpoint_every",
         "keep_checkpoints",
+        "keep_every",
+        "max_skipped",
         "sample_every",
         "export_every",
     },
+    "ema": {"snapshot_every"},
     "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
 }
 
@@ -186,9 +193,14 @@ class Run:
             training.grad_clip,
             config.deepspeed,
         )
-        self.ema = PartitionedEMA(self.engine.fp32_partitions(), training.ema_decay)
+        self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
+        self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints", self.engine, self.ema, self._settings(), training.keep_checkpoints
+            self.run_dir / "checkpoints",
+            RunState(self.engine, self.ema),
+            self._settings(),
+            training.keep_checkpoints,
+            training.keep_every,
         )
 
     def train(self) -> None:
@@ -196,13 +208,13 @@ class Run:
         with run_lock(self.run_dir, self.engine.device):
             self._train(self.checkpoints.resume(), self.config.training.steps)
 
-    def export(self) -> None:
-        """Write the model directory of the newest checkpoint, without training."""
+    def export(self, average: str) -> None:
+        """Write the model directory of the newest checkpoint's `average`, without training."""
         with run_lock(self.run_dir, self.engine.device):
             step = self.checkpoints.resume()
             if step == 0:
                 raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")
-            self._write_model(step)
+            self._write_model(step, average)
 
     def _train(self, first: int, last: int) -> None:
         if first > last:
@@ -212,6 +224,8 @@ class Run:
             )
         if distributed.rank() == 0:
             write_config(self.config, self.run_dir / "config.yaml")
+            if self.config.ema.snapshot_every:
+                self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
         state = TrainState(first)
         with self._log(first, last) as log:
             hooks, meter = self._hooks(log, first)
@@ -219,10 +233,10 @@ class Run:
             options = self.config.training
             optimizer = self.config.optimizer
             Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
-        self._write_model(state.step)
+        self._write_model(state.step, self.config.ema.first)
 
-    def _write_model(self, step: int) -> None:
-        WithAverage(0, self.engine, self.ema, self._export).now(step)
+    def _write_model(self, step: int, average: str) -> None:
+        WithAverage(0, self.engine, self.ema, average, functools.partial(self._export, average)).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -235,17 +249,25 @@ class Run:
 
     def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
         options, meter = self.config.training, LossMeter(self.engine.device)
+        average = self.config.ema.first
         logging = Logging(log, meter, self.engine, self.config.optimizer, options)
         logging.start_at(first)
         hooks: list[Hook] = [
             logging,
+            # Before the checkpoint: a run killed between the two writes its snapshot again.
+            *self._snapshots(),
             Checkpointing(self.checkpoints, options),
-            WithAverage(options.export_every, self.engine, self.ema, self._export),
+            WithAverage(options.export_every, self.engine, self.ema, average, functools.partial(self._export, average)),
         ]
         if options.sample_every:
             grid = self._sample_grid() if distributed.rank() == 0 else None
-            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, grid))
+            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, average, grid))
         return hooks, meter
+
+    def _snapshots(self) -> list[Hook]:
+        every, stds = self.config.ema.snapshot_every, self.config.ema.stds
+        writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
+        return [WithAverage(every, self.engine, self.ema, name, write) for name, write in writers.items()]
 
     def _sample_grid(self) -> SampleGrid:
         device = self.engine.device
@@ -259,9 +281,12 @@ class Run:
         )
         return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
 
-    def _export(self, step: int, weights: dict[str, Tensor]) -> None:
+    def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(self.run_dir / "model", self._model_config(step, average), weights)
+
+    def _model_config(self, step: int, average: str) -> ModelConfig:
         manifest = self.shards.manifest
-        config = ModelConfig(
+        return ModelConfig(
             imports=self.config.imports,
             model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
             diffusion=self.diffusion.spec(),
@@ -272,16 +297,15 @@ class Run:
             resolution=manifest.resolution,
             autoencoder=AutoencoderIdentity(**manifest.autoencoder),
             step=step,
-            ema_decay=self.config.training.ema_decay,
+            ema=average,
         )
-        save_model(self.run_dir / "model", config, weights)
 
     def _settings(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
         plain = self.config.plain()
         settings = {
             f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "training")
+            for section in ("data", "model", "diffusion", "optimizer", "training", "ema")
             for key, value in plain[section].items()
             if key not in FREE_ON_RESUME.get(section, ())
         }
@@ -289,6 +313,4 @@ class Run:
         return {
             **settings,
             "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
-            "deepspeed.zero_optimization.stage": self.engine.zero_stage,
-            "ranks": self.plan.world_size,
         }

@@ -12,6 +12,7 @@ from latentdebias.data.batches import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
+from latentdebias.training.ema import EMAOptions
 from latentdebias.training.engine import OptimizerOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
@@ -40,6 +41,7 @@ class RunConfig:
     diffusion: DiffusionOptions
     optimizer: OptimizerOptions
     training: TrainingOptions
+    ema: EMAOptions
     sampling: SamplingOptions
     deepspeed: dict[str, Any] = field(default_factory=dict)
 

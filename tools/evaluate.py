@@ -81,7 +81,7 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count, MAX_SAMPLES)
     labels = labels_in_turn(parse_classes(None, model), count)
-    protocol = SamplingProtocol.of(arguments.model, options, model.config.autoencoder.id)
+    protocol = SamplingProtocol.of(arguments.model, options, model.config.autoencoder.id, model.config.ema)
     return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 

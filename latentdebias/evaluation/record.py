@@ -37,12 +37,12 @@ class SamplingProtocol:
     guidance: float
     seed: int
     vae: str
+    ema: str
     precision: str = "fp32"
-    ema: bool = True
 
     @classmethod
-    def of(cls, model: Path, options: DrawOptions, vae: str) -> "SamplingProtocol":
-        """The protocol of images drawn from the model directory `model` and decoded by the autoencoder `vae`."""
+    def of(cls, model: Path, options: DrawOptions, vae: str, ema: str) -> "SamplingProtocol":
+        """The protocol of images drawn from the average `ema` in `model`, decoded by the autoencoder `vae`."""
         return cls(
             model=str(model),
             sampler=str(options.sampler),
@@ -50,6 +50,7 @@ class SamplingProtocol:
             guidance=options.guidance,
             seed=options.seed,
             vae=vae,
+            ema=ema,
             precision=options.precision,
         )
 
@@ -85,7 +86,7 @@ class ProtocolRecord:
         parts.append(f"reference sha256 {self.reference_sha256[:12]}")
         if self.sampling is not None:
             s = self.sampling
-            weights = "EMA" if s.ema else "no EMA"
+            weights = "no EMA" if s.ema == "none" else f"EMA {s.ema}"
             parts.append(
                 f"{s.sampler} {s.steps} steps, guidance {s.guidance:g}, seed {s.seed}, {s.precision}, {weights}"
             )

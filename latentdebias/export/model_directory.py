@@ -30,6 +30,7 @@ WEIGHTS = "model.safetensors"
 class ModelConfig:
     """What `config.yaml` of a model directory says; class `num_classes` is the null class, 0 classes unconditional.
 
+    `ema` names the average that the weights are, such as 0.9999, std0.050 or none.
     `imports` names the modules that register parts of the model which are not this package's.
     """
 
@@ -44,7 +45,7 @@ class ModelConfig:
     resolution: int
     autoencoder: AutoencoderIdentity
     step: int
-    ema_decay: float
+    ema: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,17 @@ def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tenso
     """Write a model directory, replacing an older one only once the new one is whole."""
     with published_folder(directory) as fresh:
         publish(fresh / WEIGHTS, save({name: weight.contiguous() for name, weight in weights.items()}))
-        publish(fresh / CONFIG, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
+        write_model_config(fresh / CONFIG, config)
+
+
+def write_model_config(path: Path, config: ModelConfig) -> None:
+    """Write `config` as a file that `read_model_config` reads."""
+    publish(path, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The config at `path`; `UserError` where it is missing, damaged, or has other keys."""
+    return validate(ModelConfig, _read_yaml(path), str(path))
 
 
 def load_model(directory: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
@@ -79,7 +90,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"{directory} is no model directory: it has no {name}. A training run writes one to RUN_DIR/model; "
                 f"train with: deepspeed tools/train.py --config NAME"
             )
-    config = validate(ModelConfig, _read_yaml(directory / CONFIG), str(directory / CONFIG))
+    config = read_model_config(directory / CONFIG)
     load_plugins(config.imports)
     channels, side, _ = config.latent_shape
     backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes)
@@ -96,5 +107,5 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}. Export the model again.") from None

@@ -1,102 +1,92 @@
-"""Checkpoints that are whole or absent, resumed by step number, and read without running pickled code.
+"""Checkpoints that are whole or absent, written behind the training, resumed by step number, and free of pickles.
 
-DeepSpeed writes into `step-N.tmp`; once every rank has written, rank 0 adds `COMMIT.json` with the sha256 of each file
-and renames the folder to `step-N`. A folder without a valid `COMMIT.json` is no checkpoint.
+Each rank writes its share into `step-N.tmp`; once all have, rank 0 adds `COMMIT.json` with the sha256 of each file and
+renames the folder to `step-N`. A folder without a valid `COMMIT.json` is no checkpoint.
 """
 
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
-from deepspeed.runtime.fp16.loss_scaler import LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils.tensor_fragment import fragment_address
+from safetensors import SafetensorError
 
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.files import publish, sync_folder
-from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine
+from latentdebias.training.run_state import RunState, SavedState, Snapshot
 
 COMMIT = "COMMIT.json"
 
 
-class SafeCheckpointEngine(TorchCheckpointEngine):
-    """DeepSpeed's own file format, unpickled with tensors, plain data and three DeepSpeed classes only."""
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        try:
-            with torch.serialization.safe_globals([ZeroStageEnum, LossScaler, fragment_address]):
-                return torch.load(path, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{path} holds more than weights and plain data, and was not opened: {str(error).splitlines()[0]} It "
-                f"is no checkpoint of this project; delete its folder to resume from the one before."
-            ) from None
-
-
 class Checkpoints:
-    """The `checkpoints/` folder of a run; every method is called on all ranks."""
+    """The `checkpoints/` folder of a run: the last `keep`, and those of every `keep_every` steps (0: none beside).
+
+    Every method is called on all ranks.
+    """
 
     def __init__(
-        self, directory: Path, engine: Engine, ema: PartitionedEMA, settings: Mapping[str, Any], keep: int
+        self, directory: Path, state: RunState, settings: Mapping[str, Any], keep: int, keep_every: int
     ) -> None:
-        self.directory, self.engine, self.ema, self.keep = directory, engine, ema, keep
+        self.directory, self.state, self.keep, self.keep_every = directory, state, keep, keep_every
         self.settings = json.loads(json.dumps(settings))
-        engine.deepspeed.checkpoint_engine = SafeCheckpointEngine(engine.deepspeed._config)
+        self._writer = ThreadPoolExecutor(max_workers=1)
+        self._writing: Future[None] | None = None
+        # The writers agree among themselves while the training uses the default group.
+        self._group: Any = torch.distributed.new_group(backend="gloo")
 
     def save(self, step: int) -> None:
-        """Write and commit the state after `step` updates; refused where a weight is not finite."""
+        """Copy the state after `step` updates, and write and commit it in the background.
+
+        Raises `UserError` where a weight is not finite, or where the write before this one failed.
+        """
+        self.finish()
         self._refuse_bad_weights(step)
-        final = self.directory / f"step-{step:08d}"
-        temporary = final.with_suffix(".tmp")
-        if distributed.rank() == 0:
-            for leftover in self.directory.glob("step-*.tmp"):
-                shutil.rmtree(leftover)
-        torch.distributed.barrier()
-        self.engine.deepspeed.save_checkpoint(str(self.directory), tag=temporary.name, save_latest=False)
-        if distributed.rank() == self._ema_owner():
-            self.ema.save(self._ema_path(temporary))
-        torch.distributed.barrier()
-        if distributed.rank() == 0:
-            self._commit(temporary, final, step)
-            self._prune()
-        torch.distributed.barrier()
+        snapshot = self.state.snapshot()
+        self._writing = self._writer.submit(self._write, snapshot, step)
+
+    def check(self) -> None:
+        """Raise `UserError` if a write in the background has failed by now."""
+        if self._writing is not None and self._writing.done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait for the write in the background; raises `UserError` where it failed."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def resume(self) -> int:
         """Load the newest whole checkpoint and return its step, 0 where the run has none.
 
-        Raises `UserError` where its settings differ, or where checkpoints exist and none is whole.
+        It may come from another number of ranks or ZeRO stage. Raises `UserError` where its settings differ, or where
+        checkpoints exist and none is whole.
         """
         found = self._newest()
         if found is None:
             return 0
         commit = json.loads((found / COMMIT).read_text())
         self._refuse_other_settings(found, commit["settings"])
-        path, _ = self.engine.deepspeed.load_checkpoint(
-            str(self.directory), tag=found.name, load_lr_scheduler_states=False
-        )
-        assert path is not None, f"DeepSpeed found no checkpoint in {found}"
-        self.ema.load(self._ema_path(found))
+        try:
+            saved = SavedState(found)
+        except SafetensorError as error:
+            raise UserError(
+                f"Checkpoint {found} cannot be read as safetensors ({error}), so this project did not write it; delete "
+                f"its folder to resume from the one before."
+            ) from None
+        self.state.restore(saved)
         return int(commit["step"])
 
-    def _ema_owner(self) -> int:
-        return distributed.rank() if self.engine.zero_stage else 0
-
-    def _ema_path(self, folder: Path) -> Path:
-        return folder / f"ema-rank-{self._ema_owner():05d}.safetensors"
-
     def _refuse_bad_weights(self, step: int) -> None:
-        finite = torch.stack([p.isfinite().all() for p in self.engine.fp32_partitions()]).all()
-        bad = (~finite).float().to(self.engine.device)
+        partitions = self.state.engine.fp32_partitions()
+        finite = torch.stack([partition.isfinite().all() for partition in partitions]).all()
+        bad = (~finite).float().to(self.state.engine.device)
         torch.distributed.all_reduce(bad)
         if bad.item():
             raise UserError(
@@ -104,32 +94,75 @@ class Checkpoints:
                 f"Lower optimizer.lr or training.grad_clip, or cap the weighting with max_weight, and rerun."
             )
 
-    def _commit(self, temporary: Path, final: Path, step: int) -> None:
-        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    def _write(self, snapshot: Snapshot, step: int) -> None:
+        final = self.directory / f"step-{step:08d}"
+        temporary = final.with_suffix(".tmp")
+        self._on_all_ranks(temporary, self._clear_leftovers)
+        digests = self._on_all_ranks(temporary, lambda: self._write_share(snapshot, temporary))
+        sha256 = {_file_name(rank): digest for rank, digest in enumerate(digests)}
         record = {
             "step": step,
             "settings": self.settings,
-            "sha256": {str(path.relative_to(temporary)): _sha256_synced(path) for path in files},
+            "zero_stage": self.state.engine.zero_stage,
+            "sha256": sha256,
         }
+        self._on_all_ranks(temporary, lambda: self._commit(temporary, final, record))
+
+    def _clear_leftovers(self) -> str:
+        if distributed.rank() == 0:
+            for leftover in self.directory.glob("step-*.tmp"):
+                shutil.rmtree(leftover)
+        return ""
+
+    def _write_share(self, snapshot: Snapshot, folder: Path) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / _file_name(distributed.rank())
+        snapshot.write(path)
+        return _sha256_synced(path)
+
+    def _on_all_ranks(self, temporary: Path, work: Callable[[], str]) -> list[str]:
+        """What `work` answers on each rank, once it is done on all; `UserError` on all where it fails on one."""
+        failed, answer = False, ""
+        try:
+            answer = work()
+        except (OSError, SafetensorError, UserError) as error:
+            failed, answer = True, str(error)
+        outcomes: list[Any] = [None] * distributed.world_size()
+        torch.distributed.all_gather_object(outcomes, (failed, answer), group=self._group)
+        errors = [text for failed, text in outcomes if failed]
+        if errors:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"The checkpoint {temporary.with_suffix('')} could not be written: {errors[0]} The checkpoints before "
+                f"it are intact; make room or mend the cause, and run the same command again."
+            )
+        return [text for _, text in outcomes]
+
+    def _commit(self, temporary: Path, final: Path, record: Mapping[str, Any]) -> str:
+        if distributed.rank():
+            return ""
         publish(temporary / COMMIT, (json.dumps(record, indent=1) + "\n").encode())
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         sync_folder(self.directory)
+        self._prune()
+        return ""
 
     def _prune(self) -> None:
         for path in self._committed()[: -self.keep]:
-            shutil.rmtree(path)
+            if not self.keep_every or _step_of(path) % self.keep_every:
+                shutil.rmtree(path)
 
     def _committed(self) -> list[Path]:
-        folders = self.directory.glob("step-*")
-        return sorted(path for path in folders if path.suffix != ".tmp" and (path / COMMIT).exists())
+        folders = self.directory.glob("step-*[0-9]")
+        return sorted((path for path in folders if (path / COMMIT).exists()), key=_step_of)
 
     def _newest(self) -> Path | None:
         """The newest checkpoint whose files all match their checksums, as rank 0 finds it."""
         answer: list[Path | str | None] = [None]
         if distributed.rank() == 0:
             answer[0] = self._newest_whole()
-        torch.distributed.broadcast_object_list(answer, src=0, device=self.engine.device)
+        torch.distributed.broadcast_object_list(answer, src=0, device=self.state.engine.device)
         if isinstance(answer[0], str):
             raise UserError(answer[0])
         return answer[0]
@@ -159,6 +192,14 @@ class Checkpoints:
                 f"Checkpoint {found} was written under other settings ({'; '.join(differences)}); restore them to "
                 f"resume it, or set another run_dir to start anew: --set run_dir=runs/NAME"
             )
+
+
+def _file_name(rank: int) -> str:
+    return f"rank-{rank:05d}.safetensors"
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _sha256_synced(path: Path) -> str:

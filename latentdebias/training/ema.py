@@ -1,32 +1,121 @@
-"""Exponential moving average of the weights, sharded as the optimizer is."""
+"""Averages of the weights, sharded as the optimizer is: constant decays and power-function profiles."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
+
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.export.ema_profiles import beta, gamma_of, name_of_std
+
+# The weights themselves, where the name of an average is asked for.
+NONE = "none"
+
+
+class Average(Protocol):
+    """average <- average + rate(t) (weights - average) after step t, counted from 1."""
+
+    @property
+    def name(self) -> str: ...
+
+    def rate(self, step: int) -> float: ...
+
+
+@dataclass(frozen=True)
+class ConstantDecay:
+    """rate = 1 - decay."""
+
+    decay: float
+
+    @property
+    def name(self) -> str:
+        return str(self.decay)
+
+    def rate(self, step: int) -> float:
+        return 1 - self.decay
+
+
+class PowerFunction:
+    """rate = 1 - beta_gamma(t), of relative width `std` (Karras et al. 2024, section 3.1)."""
+
+    def __init__(self, std: float) -> None:
+        self.std, self.name, self.gamma = std, name_of_std(std), gamma_of(std)
+
+    def rate(self, step: int) -> float:
+        return 1 - beta(self.gamma, step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMAOptions:
+    """The `ema` section: constant decays, relative widths of power-function averages, and steps between snapshots.
+
+    Raises `UserError` where there is no average, one twice, or a width out of range.
+    """
+
+    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.9999,)
+    stds: tuple[float, ...] = ()
+    snapshot_every: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        names = self.names()
+        if not names:
+            raise UserError("a run keeps at least one average; for example --set ema.decays=[0.9999]")
+        if len(set(names)) < len(names):
+            raise UserError(f"each average is kept once, and these are named: {', '.join(names)}")
+        if self.snapshot_every and not self.stds:
+            raise UserError(
+                "snapshots are of power-function averages, and ema.stds is empty; for example --set ema.stds=[0.05,0.1]"
+            )
+
+    def averages(self) -> list[Average]:
+        """Every average of the run."""
+        return [*map(ConstantDecay, self.decays), *map(PowerFunction, self.stds)]
+
+    def names(self) -> list[str]:
+        """Such as 0.9999 and std0.050."""
+        return [average.name for average in self.averages()]
+
+    @property
+    def first(self) -> str:
+        """The average that is drawn and exported unless another is named."""
+        return self.names()[0]
+
+    def choose(self, name: str | None) -> str:
+        """`name`, or `first` where it is None; `UserError` where the run does not keep it."""
+        legal = [*self.names(), NONE]
+        if name is not None and name not in legal:
+            raise UserError(f"This run keeps no average {name!r}. {legal_choices(name, legal)}")
+        return name or self.first
 
 
 class PartitionedEMA:
-    """ema <- decay ema + (1 - decay) weights, over this rank's own fp32 partitions; starts at the initial weights."""
+    """Averages over this rank's own fp32 partitions, by name; they start at the initial weights."""
 
-    def __init__(self, partitions: list[Tensor], decay: float) -> None:
-        self.decay = decay
+    def __init__(self, partitions: list[Tensor], options: EMAOptions) -> None:
         self.partitions = partitions
-        self.average = [partition.detach().clone() for partition in partitions]
+        self._kept = options.averages()
+        self.averages = {average.name: [p.detach().clone() for p in partitions] for average in self._kept}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Follow one optimizer step."""
-        torch._foreach_lerp_(self.average, self.partitions, 1 - self.decay)
+    def update(self, step: int) -> None:
+        """Follow optimizer step number `step`, counted from 1."""
+        count = len(self.partitions)
+        averages = [tensor for average in self._kept for tensor in self.averages[average.name]]
+        rates = [rate for average in self._kept for rate in [average.rate(step)] * count]
+        torch._foreach_lerp_(averages, self.partitions * len(self._kept), rates)
 
     @contextmanager
-    def swapped_in(self) -> Iterator[None]:
-        """Within the block the partitions hold the average; afterwards the weights again, bit for bit."""
+    def swapped_in(self, name: str) -> Iterator[None]:
+        """Within the block the partitions hold the average `name`; afterwards the weights again, bit for bit."""
+        if name == NONE:
+            yield
+            return
         weights = [partition.detach().clone() for partition in self.partitions]
-        self._write(self.average)
+        self._write(self.averages[name])
         try:
             yield
         finally:
@@ -35,10 +124,3 @@ class PartitionedEMA:
     @torch.no_grad()
     def _write(self, values: list[Tensor]) -> None:
         torch._foreach_copy_(self.partitions, values)
-
-    def save(self, path: Path) -> None:
-        save_file({str(i): average for i, average in enumerate(self.average)}, path)
-
-    def load(self, path: Path) -> None:
-        for i, average in load_file(path).items():
-            self.average[int(i)].copy_(average)

@@ -7,7 +7,7 @@ initialisation, and the first step is exact at every stage.
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from latentdebias import distributed
 from latentdebias.data.batches import BatchPlan
 from latentdebias.errors import UserError
 from latentdebias.training.deepspeed_options import check_options, zero_stage
+from latentdebias.training.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -96,15 +97,15 @@ class Engine:
     ) -> None:
         self.zero_stage = zero_stage(raw)
         self._grad_clip = grad_clip
-        self._grad_norm: Tensor | float | None = None
-        trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
+        self._grad_norm: Tensor | None = None
+        self._trained = {name: weight for name, weight in backbone.named_parameters() if weight.requires_grad}
         adamw = torch.optim.AdamW(
-            trained,
+            list(self._trained.values()),
             lr=optimizer.lr,
             betas=optimizer.betas,
             eps=optimizer.eps,
             weight_decay=optimizer.weight_decay,
-            fused=torch.cuda.is_available(),
+            fused=True,
         )
         options = {
             "steps_per_print": 2**31,
@@ -119,6 +120,7 @@ class Engine:
             options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
         self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=adamw, config=options)[0]
         self.device: torch.device = torch.device(self.deepspeed.device)
+        self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 
     def __call__(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return self.deepspeed(z, t, y)
@@ -131,12 +133,36 @@ class Engine:
         return self.deepspeed.is_gradient_accumulation_boundary()
 
     def step(self) -> None:
-        """Update the weights at an accumulation boundary, count the micro-batch elsewhere."""
-        if self.zero_stage == 0 and self.is_gradient_accumulation_boundary():
-            # Stage 0 keeps no gradient norm of its own.
-            bound = self._grad_clip or float("inf")
-            self._grad_norm = nn.utils.clip_grad_norm_(self.deepspeed.module.parameters(), bound)
+        """Update the weights at an accumulation boundary, count the micro-batch elsewhere.
+
+        An update whose gradient norm is not finite is skipped on every rank, at every stage; `skipped` counts it.
+        """
+        boundary = self.is_gradient_accumulation_boundary()
+        if boundary and self.zero_stage == 0:
+            self._clip_or_skip()
         self.deepspeed.step()
+        if boundary:
+            if self.zero_stage:
+                # Stages 1 to 3 look at the norm themselves, and leave the weights alone where it is not finite.
+                self._bad.fill_(float(self.deepspeed.optimizer.overflow))
+            self._skipped += self._bad
+            self._skipped_in_a_row.add_(1).mul_(self._bad)
+
+    def _clip_or_skip(self) -> None:
+        """Stage 0 has no gradient norm of its own, and would take a step with NaN."""
+        optimizer, parameters = self.deepspeed.optimizer, list(self.deepspeed.module.parameters())
+        self._grad_norm = nn.utils.clip_grad_norm_(parameters, self._grad_clip or float("inf"))
+        self._bad = (~self._grad_norm.isfinite()).float()
+        if optimizer.defaults.get("fused"):
+            # A fused optimizer skips on the device, which saves a wait for it.
+            optimizer.found_inf = self._bad
+        elif self._bad.item():
+            for parameter in parameters:
+                parameter.grad = None
+
+    def skipped(self) -> tuple[int, int]:
+        """Updates skipped so far in this process, and how many of them in a row just now; a host sync."""
+        return int(self._skipped.item()), int(self._skipped_in_a_row.item())
 
     def set_lr(self, lr: float) -> None:
         """The learning rate of the next update."""
@@ -152,29 +178,98 @@ class Engine:
         """This rank's share of the fp32 weights, as the optimizer updates it in place; all of them at stage 0."""
         optimizer = self.deepspeed.optimizer
         if self.zero_stage == 0:
-            return [p.data for p in self.deepspeed.module.parameters() if p.requires_grad]
+            return [weight.data for weight in self._trained.values()]
         if self.zero_stage == 3:
             return list(optimizer.fp32_partitioned_groups_flat)
         return list(optimizer.single_partition_of_fp32_groups)
 
+    def fragments(self) -> list[Fragment]:
+        """Which weights those partitions hold."""
+        if self.zero_stage == 0:
+            return whole_weights(self._trained)
+        if self.zero_stage == 3:
+            return of_partitioned_weights(self.deepspeed.optimizer, self._trained, distributed.rank())
+        return of_flat_groups(self.deepspeed.optimizer, self._trained)
+
+    def optimizer_state(self, partition: int) -> dict[str, Any]:
+        """What the optimizer keeps of one partition, to read and to write."""
+        owners = self.fp32_partitions() if self.zero_stage else list(self._trained.values())
+        state: dict[str, Any] = self._base_optimizer.state[owners[partition]]
+        return state
+
+    def optimizer_groups(self) -> list[dict[str, float]]:
+        """The numbers that the optimizer keeps a group; some count their steps there."""
+        groups = self._base_optimizer.param_groups
+        return [{key: value for key, value in group.items() if type(value) in (int, float)} for group in groups]
+
+    def restore_groups(self, saved: list[dict[str, float]]) -> None:
+        for group, numbers in zip(self._base_optimizer.param_groups, saved, strict=True):
+            group.update(numbers)
+
+    @property
+    def _base_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: Any = self.deepspeed.optimizer
+        return optimizer.optimizer if self.zero_stage else optimizer
+
+    def untrained(self) -> list[str]:
+        """The names in the state dict that the optimizer does not update: frozen weights and buffers."""
+        return [name for name in self.deepspeed.module.state_dict() if name not in self._trained]
+
+    def untrained_weights(self) -> dict[str, Tensor]:
+        """Those, whole, on the CPU; every rank must call it."""
+        weights = self._weights()
+        return {name: self._gather(weights[name]).to("cpu", copy=True) for name in self.untrained()}
+
+    @torch.no_grad()
+    def restore_untrained(self, saved: Mapping[str, Tensor]) -> None:
+        weights = self._weights()
+        for name, value in saved.items():
+            with _whole(weights[name], written_by=0):
+                weights[name].copy_(value)
+
+    @torch.no_grad()
+    def follow_partitions(self, read: Callable[[str, int], Tensor]) -> None:
+        """After a write to the partitions: make the weights that the model computes with follow.
+
+        `read(name, numel)` gives a whole weight, flattened; it must be what the partitions hold together.
+        """
+        optimizer = self.deepspeed.optimizer
+        if self.zero_stage == 0:
+            # Puts each state where this optimizer wants it.
+            optimizer.load_state_dict(optimizer.state_dict())
+        elif self.zero_stage == 3:
+            if optimizer.persistent_parameters:
+                optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
+            for i in range(len(optimizer.fp32_partitioned_groups_flat)):
+                optimizer._reassign_or_swap_out_partitioned_parameters(i)
+            optimizer.checkpoint_event_epilogue()
+        else:
+            for name, weight in self._trained.items():
+                weight.view(-1).copy_(read(name, weight.numel()))
+
     @torch.no_grad()
     def gathered_weights(self) -> dict[str, Tensor]:
         """The whole fp32 state dict, on the CPU, on rank 0 (empty elsewhere); every rank must call it."""
-        module, gathered = self.deepspeed.module, {}
-        weights = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-        for name in module.state_dict():
+        weights, gathered = self._weights(), {}
+        for name in self.deepspeed.module.state_dict():
             full = self._gather(weights[name])
             if distributed.rank() == 0:
                 gathered[name] = full.detach().to("cpu", copy=True)
         return gathered
 
+    def _weights(self) -> dict[str, Tensor]:
+        module = self.deepspeed.module
+        return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
     def _gather(self, weight: Tensor) -> Tensor:
         if self.zero_stage and weight.requires_grad:
             return safe_get_full_fp32_param(weight)
-        with _whole(weight) if hasattr(weight, "ds_id") else contextlib.nullcontext():
+        with _whole(weight):
             return weight.detach().clone()
 
 
-def _whole(weight: Tensor) -> contextlib.AbstractContextManager[None]:
-    """A parameter that ZeRO-3 partitions but does not train, gathered for the length of a with-block."""
-    return deepspeed.zero.GatheredParameters([weight])
+def _whole(weight: Tensor, written_by: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """A weight that ZeRO-3 partitions but does not train, gathered for the length of a with-block."""
+    if hasattr(weight, "ds_id"):
+        return deepspeed.zero.GatheredParameters([weight], modifier_rank=written_by)
+    return contextlib.nullcontext()

@@ -14,21 +14,21 @@ class LossMeter:
         self._bins = torch.zeros(2, BINS, dtype=torch.float64, device=device)
 
     def add(self, losses: Tensor, unit_t: Tensor) -> None:
-        """Count losses `(B,)` at schedule positions `(B,)` in [0, 1]."""
-        ones = torch.ones_like(losses, dtype=torch.float64)
-        counted = torch.stack([losses.detach().double(), ones])
+        """Count losses `(B,)` at schedule positions `(B,)` in [0, 1]; those that are not finite are left out."""
+        losses = losses.detach().double()
+        finite = losses.isfinite()
+        counted = torch.stack([losses.where(finite, 0), finite.double()])
         self._step += counted.sum(dim=1)
         self._bins.index_add_(1, (unit_t * BINS).long().clamp(0, BINS - 1), counted)
 
     def next_step(self) -> None:
         self._step.zero_()
 
-    def report(self) -> tuple[float, list[float | None]]:
-        """Mean loss of this step's global batch, and by bin of t since the last report (None: no sample there)."""
+    def report(self) -> tuple[float | None, list[float | None]]:
+        """Mean loss of this step's global batch, and by bin of t since the last report (None: no finite loss)."""
         everything = torch.cat([self._step[:, None], self._bins], dim=1)
         torch.distributed.all_reduce(everything)
         self._bins.zero_()
         sums, counts = everything.tolist()
         means = [total / count if count else None for total, count in zip(sums, counts, strict=True)]
-        assert means[0] is not None, "report was called before any loss was added"
         return means[0], means[1:]

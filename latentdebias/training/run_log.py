@@ -41,7 +41,7 @@ class RunLog:
         for i, value in enumerate(values.get("loss_by_t", [])):
             if value is not None:
                 self._tensorboard.add_scalar(f"loss_by_t/{i}", value, step)
-        self._bar.set_postfix_str(f"loss {values['loss']:.4g}, {values['images_per_second']:.0f} img/s")
+        self._bar.set_postfix_str(f"loss {values['loss'] or float('nan'):.4g}, {values['images_per_second']:.0f} img/s")
 
     def close(self) -> None:
         self._bar.close()

@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
@@ -30,10 +29,11 @@ class TrainingOptions:
     seed: NonNegativeInt = 0
     precision: Precision = "bf16"
     grad_clip: NonNegativeFloat = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 10_000
     keep_checkpoints: PositiveInt = 2
+    keep_every: NonNegativeInt = 0
+    max_skipped: PositiveInt = 20
     sample_every: NonNegativeInt = 0
     export_every: NonNegativeInt = 0
 
@@ -79,7 +79,7 @@ class Trainer:
             self.engine.step()
             if boundary:
                 self.state.step += 1
-                self.ema.update()
+                self.ema.update(self.state.step)
                 for hook in self.hooks:
                     hook(self.state)
                 self.meter.next_step()
@@ -105,16 +105,19 @@ class Logging:
         if state.step % self.options.log_every and state.step != self.options.steps:
             return
         loss, loss_by_t = self.meter.report()
-        if not torch.isfinite(torch.tensor(loss)):
+        skipped, in_a_row = self.engine.skipped()
+        if in_a_row >= self.options.max_skipped:
             raise UserError(
-                f"The loss is {loss} at step {state.step}. Lower optimizer.lr, set training.grad_clip, or cap the "
-                f"weighting with max_weight; a rerun resumes from the last checkpoint."
+                f"The gradient was not finite in the last {in_a_row} updates up to step {state.step}, which were all "
+                f"skipped (training.max_skipped is {self.options.max_skipped}). Lower optimizer.lr, set "
+                f"training.grad_clip, or cap the weighting with max_weight; a rerun resumes from the last checkpoint."
             )
         if self.log is not None:
             record = {
                 "loss": loss,
                 "lr": self.optimizer.lr_at(state.step - 1),
                 "grad_norm": self.engine.grad_norm(),
+                "skipped_updates": skipped,
                 "images_per_second": self._images_per_second(state.step),
                 "loss_by_t": loss_by_t,
             }
@@ -131,28 +134,32 @@ class Logging:
 
 
 class Checkpointing:
-    """Hook: a checkpoint every `checkpoint_every` steps and at the end."""
+    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end."""
 
     def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
         self.checkpoints, self.options = checkpoints, options
 
     def __call__(self, state: TrainState) -> None:
-        if state.step % self.options.checkpoint_every == 0 or state.step == self.options.steps:
+        self.checkpoints.check()
+        last = state.step == self.options.steps
+        if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)
+        if last:
+            self.checkpoints.finish()
 
 
 class WithAverage:
-    """Hook: every `every` steps (0: never), hand the whole EMA weights to `use` on rank 0, while the others wait."""
+    """Hook: every `every` steps (0: never), hand the whole average `name` to `use` on rank 0; the others wait."""
 
-    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, use: UseWeights | None) -> None:
-        self.every, self.engine, self.ema, self.use = every, engine, ema, use
+    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, name: str, use: UseWeights | None) -> None:
+        self.every, self.engine, self.ema, self.name, self.use = every, engine, ema, name, use
 
     def __call__(self, state: TrainState) -> None:
         if self.every and state.step % self.every == 0:
             self.now(state.step)
 
     def now(self, step: int) -> None:
-        with self.ema.swapped_in():
+        with self.ema.swapped_in(self.name):
             weights = self.engine.gathered_weights()
         if distributed.rank() == 0 and self.use is not None:
             self.use(step, weights)

@@ -25,7 +25,7 @@ def record():
         reference_path="digits/",
         extractor="digits sha256:cc",
         sampling=SamplingProtocol(
-            model="model/", sampler="ddim", steps=50, guidance=1.5, seed=11, vae="sd-vae-ft-mse sha256:dd"
+            model="model/", sampler="ddim", steps=50, guidance=1.5, seed=11, vae="sd-vae-ft-mse sha256:dd", ema="0.9999"
         ),
     )
 
@@ -37,7 +37,7 @@ def test_the_file_holds_the_scores_and_the_whole_protocol(record, tmp_path):
     assert written["metrics"][1] == {"name": "kid", "subsets": 7, "subset_size": 1000, "seed": 3}
     assert (written["num_samples"], written["num_reference"]) == (1000, 1797)
     assert written["reference_sha256"] == "b" * 64
-    assert written["sampling"]["ema"] is True
+    assert written["sampling"]["ema"] == "0.9999"
     assert written["versions"]["torch"] == importlib.metadata.version("torch")
     assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
 
@@ -69,7 +69,15 @@ def test_the_line_tells_every_setting(record):
     assert "\n" not in line
     for part in ("fid 2.081", "kid 0.001235", "1000 samples", "1797 of digits/", "bbbbbbbbbbbb", "ddim 50 steps"):
         assert part in line
-    for part in ("guidance 1.5", "seed 11", "fp32", "EMA", "VAE sd-vae-ft-mse", "digits sha256:cc", "torchmetrics 1"):
+    for part in (
+        "guidance 1.5",
+        "seed 11",
+        "fp32",
+        "EMA 0.9999",
+        "VAE sd-vae-ft-mse",
+        "digits sha256:cc",
+        "torchmetrics 1",
+    ):
         assert part in line
 
 
@@ -80,6 +88,13 @@ def test_found_images_have_no_sampling_settings(record):
 
 def test_the_protocol_is_that_of_the_options():
     options = DrawOptions(sampler="heun", steps=7, guidance=2.5, seed=3, batch_size=9, precision="bf16")
-    assert SamplingProtocol.of(Path("runs/model"), options, "digits") == SamplingProtocol(
-        model="runs/model", sampler="heun", steps=7, guidance=2.5, seed=3, vae="digits", precision="bf16"
+    assert SamplingProtocol.of(Path("runs/model"), options, "digits", "std0.050") == SamplingProtocol(
+        model="runs/model",
+        sampler="heun",
+        steps=7,
+        guidance=2.5,
+        seed=3,
+        vae="digits",
+        ema="std0.050",
+        precision="bf16",
     )

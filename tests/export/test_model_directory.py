@@ -34,7 +34,7 @@ def model_dir(backbone, tmp_path):
         resolution=32,
         autoencoder=load_autoencoder("digits").identity,
         step=5,
-        ema_decay=0.9,
+        ema="0.9",
     )
     save_model(tmp_path / "model", config, backbone.state_dict())
     return tmp_path / "model"

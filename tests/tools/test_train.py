@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from latentdebias import load_model
+from latentdebias.build import Run, prepare
+from latentdebias.config import load_config
 
 ROOT = Path(__file__).parents[2]
 DEEPSPEED = str(Path(sys.executable).with_name("deepspeed"))
@@ -61,23 +67,38 @@ def kill_with_children(process):
     process.wait()
 
 
-def test_every_stage_trains_alike_on_two_ranks_and_on_one(launch, small_run, tmp_path):
-    worker = [
-        DEEPSPEED,
-        "--num_gpus",
-        "2",
-        "--master_port",
-        "29613",
-        str(Path(__file__).with_name("train_all_stages.py")),
-    ]
-    done = launch(*worker, tmp_path, *small_run)
+@pytest.fixture
+def trained_on_two_ranks(launch, small_run, tmp_path):
+    """The folders stage0 to stage3 of runs of two ranks, with checkpoints after steps 2 and 4."""
+    script = str(Path(__file__).with_name("train_all_stages.py"))
+    done = launch(DEEPSPEED, "--num_gpus", "2", "--master_port", "29613", script, tmp_path, *small_run)
     assert done.code == 0, done.err
-    alone = launch(sys.executable, "tools/train.py", "--config", "digits_debias.yaml", *sets(small_run))
-    assert alone.code == 0, alone.err
-    expected = losses(tmp_path / "run")
+    return tmp_path
+
+
+def test_every_stage_trains_alike_on_two_ranks_and_on_one(trained_on_two_ranks, small_run, process_group):
+    alone = [*small_run, f"run_dir={trained_on_two_ranks / 'alone'}"]
+    train_here(*alone)
+    expected = losses(trained_on_two_ranks / "alone")
     for stage in range(4):
-        found = losses(tmp_path / f"stage{stage}")
-        assert list(found.values()) == pytest.approx(list(expected.values()), rel=2e-4), stage
+        folder = trained_on_two_ranks / f"stage{stage}"
+        assert list(losses(folder).values()) == pytest.approx(list(expected.values()), rel=2e-4), stage
+        resumes_on_one_rank(folder, small_run, another_stage=(stage + 1) % 4)
+
+
+def train_here(*overrides):
+    config = load_config("digits_debias.yaml", overrides)
+    Run(config, prepare(config)).train()
+
+
+def resumes_on_one_rank(folder, small_run, another_stage):
+    """Weights after a resume at step 2 on one rank and at another ZeRO stage are those of two ranks."""
+    expected, weights = losses(folder), load_model(folder / "model").backbone.state_dict()
+    shutil.rmtree(folder / "checkpoints" / "step-00000004")
+    train_here(*small_run, f"run_dir={folder}", f"deepspeed.zero_optimization.stage={another_stage}")
+    assert list(losses(folder).values()) == pytest.approx(list(expected.values()), rel=2e-4)
+    for name, weight in load_model(folder / "model").backbone.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-5)
 
 
 def test_the_launcher_says_which_shards_imagenet_lacks_and_how_to_make_them(launch):

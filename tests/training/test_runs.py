@@ -1,38 +1,14 @@
 """Whole runs of one rank, in this process: resume, export, log and refusals."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
+from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 import latentdebias
 from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import UserError
-
-STAGES = [0, 1, 2, 3]
-
-
-def log_of(run):
-    return [json.loads(line) for line in (run.run_dir / "log.jsonl").read_text().splitlines()]
-
-
-def losses_of(run):
-    return {row["step"]: row["loss"] for row in log_of(run)}
-
-
-def checkpoints_of(run):
-    return sorted(path.name for path in run.run_dir.glob("checkpoints/step-*"))
-
-
-def stage(number):
-    return f"deepspeed.zero_optimization.stage={number}"
-
-
-def in_folder(tmp_path, name):
-    return f"run_dir={tmp_path / name}"
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)
@@ -62,7 +38,7 @@ def test_every_stage_takes_the_same_steps(make_run, tmp_path):
 @pytest.mark.parametrize("zero_stage", STAGES)
 def test_the_first_step_is_adamws(make_run, tmp_path, zero_stage):
     """DeepSpeed's own bf16 mode takes a first step that is 29% short at stage 0."""
-    settings = ["training.steps=1", "training.precision=bf16", "optimizer.betas=[0.99,0.99]", "training.ema_decay=0.0"]
+    settings = ["training.steps=1", "training.precision=bf16", "optimizer.betas=[0.99,0.99]", "ema.decays=[0.0]"]
     run = make_run(*settings, stage(zero_stage), "training.grad_clip=0")
     before = run.engine.gathered_weights()
     run.train()
@@ -83,34 +59,6 @@ def test_training_learns(make_run):
     run.train()
     curve = list(losses_of(run).values())
     assert sum(curve[-3:]) < 0.7 * sum(curve[:3])
-
-
-def test_ema_follows_its_recurrence(make_run):
-    run = make_run("training.steps=3", "training.ema_decay=0.5", stage(2))
-    weights = []
-    start = [p.clone() for p in run.engine.fp32_partitions()]
-    update = run.ema.update
-
-    def recorded():
-        update()
-        weights.append([p.clone() for p in run.engine.fp32_partitions()])
-
-    run.ema.update = recorded
-    run.train()
-    expected = start
-    for step in weights:
-        expected = [0.5 * e + 0.5 * w for e, w in zip(expected, step, strict=True)]
-    for average, reference in zip(run.ema.average, expected, strict=True):
-        torch.testing.assert_close(average, reference)
-
-
-def test_swapping_the_average_in_and_out_leaves_the_weights(make_run):
-    run = make_run()
-    run.ema.average[0].fill_(0.25)
-    before = [p.clone() for p in run.engine.fp32_partitions()]
-    with run.ema.swapped_in():
-        assert (run.engine.fp32_partitions()[0] == 0.25).all()
-    assert all(torch.equal(a, b) for a, b in zip(before, run.engine.fp32_partitions(), strict=True))
 
 
 def test_a_run_directory_holds_what_is_promised(make_run):
@@ -139,107 +87,6 @@ def test_learning_rate_warms_up(make_run):
     run = make_run("optimizer.warmup_steps=4", "optimizer.lr=0.4")
     run.train()
     assert [row["lr"] for row in log_of(run)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
-
-
-def test_only_the_last_checkpoints_are_kept(make_run):
-    run = make_run("training.steps=6", "training.checkpoint_every=1", "training.keep_checkpoints=2")
-    run.train()
-    assert checkpoints_of(run) == ["step-00000005", "step-00000006"]
-
-
-def test_a_checkpoint_of_other_settings_is_refused_field_by_field(make_run):
-    make_run("training.steps=2").train()
-    with pytest.raises(UserError) as error:
-        make_run("diffusion.weighting=min_snr", "optimizer.lr=0.5").train()
-    assert "diffusion.weighting: 'debias' there, 'min_snr' now" in str(error.value)
-    assert "optimizer.lr" in str(error.value)
-    assert "training.steps" not in str(error.value)
-
-
-def damage_newest(run, how):
-    newest = sorted((run.run_dir / "checkpoints").glob("step-*"))[-1]
-    file = max((path for path in newest.iterdir() if path.suffix == ".pt"), key=lambda path: path.stat().st_size)
-    how(file)
-    return newest
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        lambda file: file.write_bytes(file.read_bytes()[:-100]),
-        lambda file: file.write_bytes(file.read_bytes()[:500] + b"\x00" + file.read_bytes()[501:]),
-        Path.unlink,
-    ],
-    ids=["truncated", "flipped", "missing"],
-)
-def test_a_damaged_checkpoint_falls_back_loudly_to_the_one_before(make_run, how, capsys):
-    run = make_run()
-    run.train()
-    expected = losses_of(run)
-    newest = damage_newest(run, how)
-    again = make_run()
-    again.train()
-    assert f"{newest} is damaged" in capsys.readouterr().err
-    assert losses_of(again) == expected
-
-
-def test_only_damaged_checkpoints_is_an_error_not_a_fresh_start(make_run):
-    run = make_run("training.keep_checkpoints=1")
-    run.train()
-    damage_newest(run, Path.unlink)
-    with pytest.raises(UserError, match="cannot be resumed"):
-        make_run("training.keep_checkpoints=1").train()
-
-
-def test_an_uncommitted_checkpoint_is_passed_over(make_run):
-    run = make_run()
-    run.train()
-    expected = losses_of(run)
-    newest = sorted((run.run_dir / "checkpoints").glob("step-*"))[-1]
-    newest.rename(newest.with_suffix(".tmp"))
-    again = make_run()
-    again.train()
-    assert losses_of(again) == expected
-
-
-def test_a_malicious_checkpoint_is_not_executed(make_run, tmp_path):
-    """Committed with a valid checksum, as someone who gives away a run directory could."""
-    import hashlib
-
-    run = make_run(stage(2))
-    run.train()
-    trap = tmp_path / "executed"
-
-    class Trap:
-        def __reduce__(self):
-            return (open, (str(trap), "w"))
-
-    newest = sorted((run.run_dir / "checkpoints").glob("step-*"))[-1]
-    file = next(iter(newest.glob("*model_states.pt")))
-    torch.save({"module": Trap()}, file)
-    commit = json.loads((newest / "COMMIT.json").read_text())
-    commit["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-    (newest / "COMMIT.json").write_text(json.dumps(commit))
-    with pytest.raises(UserError, match="was not opened"):
-        make_run(stage(2)).train()
-    assert not trap.exists()
-
-
-def test_bad_weights_are_never_saved(make_run):
-    run = make_run()
-    run.engine.fp32_partitions()[0].data.view(-1)[0] = float("nan")
-    with pytest.raises(UserError, match="not finite"):
-        run.checkpoints.save(1)
-    assert not list(run.run_dir.glob("checkpoints/step-*"))
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice(make_run):
-    run = make_run()
-    with torch.no_grad():
-        for parameter in run.engine.deepspeed.module.parameters():
-            parameter.fill_(float("nan"))
-    with pytest.raises(UserError, match="loss is nan"):
-        run.train()
 
 
 def test_shards_of_another_kind_are_refused(make_run):
@@ -280,13 +127,13 @@ def test_a_model_is_exported_on_demand(make_run):
     run.train()
     weights = (run.run_dir / "model" / "model.safetensors").read_bytes()
     (run.run_dir / "model" / "model.safetensors").unlink()
-    make_run("training.steps=100").export()
+    make_run("training.steps=100").export("0.998")
     assert (run.run_dir / "model" / "model.safetensors").read_bytes() == weights
 
 
 def test_exporting_before_training_is_an_error(make_run):
     with pytest.raises(UserError, match="no checkpoint to export"):
-        make_run().export()
+        make_run().export("0.998")
 
 
 def test_parts_of_a_users_module_train_and_load_again(make_run, tmp_path, monkeypatch):
@@ -318,7 +165,12 @@ def test_batches_may_be_read_by_worker_processes(make_run, tmp_path):
     ("override", "words"),
     [
         ("training.batch_size=0", "greater than 0"),
-        ("training.ema_decay=2", "less than 1"),
+        ("ema.decays=[2]", "less than 1"),
+        ("ema.decays=[]", "at least one average"),
+        ("ema.decays=[0.5,0.5]", "kept once"),
+        ("ema.stds=[0.4]", "0.001 to 0.288"),
+        ("ema.stds=[0.0505]", "three decimals"),
+        ("ema.snapshot_every=10", "ema.stds is empty"),
         ("optimizer.lr=-1", "greater than 0"),
         ("data.label_drop=5", "less than or equal to 1"),
         ("model.heads=5", "do not divide"),
@@ -348,3 +200,33 @@ def test_remote_shards_train_through_a_cache_as_local_ones_do(make_run, digit_sh
     local.train()
     cached.train()
     assert losses_of(cached) == losses_of(local)
+
+
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_an_update_that_is_not_finite_is_skipped(make_run, monkeypatch, zero_stage):
+    run = make_run(stage(zero_stage), "training.steps=3")
+    backward = run.engine.backward
+    weights = []
+
+    def poisoned(loss):
+        weights.append(run.engine.gathered_weights())
+        backward(loss * (float("nan") if len(weights) == 2 else 1))
+
+    monkeypatch.setattr(run.engine, "backward", poisoned)
+    run.train()
+    first, second, third = weights
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert all(torch.equal(second[name], third[name]) for name in second)
+    assert [row["skipped_updates"] for row in log_of(run)] == [0, 1, 1]
+    assert run.engine.optimizer_state(0)["step"] == 2
+
+
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_a_run_ends_after_too_many_skipped_updates(make_run, zero_stage):
+    run = make_run(stage(zero_stage), "training.steps=9", "training.max_skipped=3", "training.checkpoint_every=9")
+    with torch.no_grad():
+        run.engine.fp32_partitions()[0].view(-1)[:] = float("nan")
+        run.engine.follow_partitions(lambda name, numel: torch.full((numel,), float("nan")))
+    with pytest.raises(UserError, match="last 3 updates up to step 3"):
+        run.train()
+    assert checkpoints_of(run) == []

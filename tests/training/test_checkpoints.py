@@ -1,0 +1,199 @@
+"""The checkpoints of whole runs of one rank: what is kept, what is refused, damage, and other ZeRO stages."""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from run_files import STAGES, checkpoints_of, in_folder, losses_of, stage
+
+from latentdebias.errors import UserError
+from latentdebias.training.fragments import Fragment
+from latentdebias.training.run_state import SavedState, Snapshot
+
+
+def test_only_the_last_checkpoints_are_kept(make_run):
+    run = make_run("training.steps=6", "training.checkpoint_every=1", "training.keep_checkpoints=2")
+    run.train()
+    assert checkpoints_of(run) == ["step-00000005", "step-00000006"]
+
+
+def test_those_of_every_so_many_steps_are_kept_as_well(make_run):
+    run = make_run(
+        "training.steps=6", "training.checkpoint_every=1", "training.keep_checkpoints=1", "training.keep_every=2"
+    )
+    run.train()
+    assert checkpoints_of(run) == ["step-00000002", "step-00000004", "step-00000006"]
+
+
+def test_a_checkpoint_of_other_settings_is_refused_field_by_field(make_run):
+    make_run("training.steps=2").train()
+    with pytest.raises(UserError) as error:
+        make_run("diffusion.weighting=min_snr", "optimizer.lr=0.5").train()
+    assert "diffusion.weighting: 'debias' there, 'min_snr' now" in str(error.value)
+    assert "optimizer.lr" in str(error.value)
+    assert "training.steps" not in str(error.value)
+
+
+def damage_newest(run, how):
+    newest = sorted((run.run_dir / "checkpoints").glob("step-*"))[-1]
+    file = max(
+        (path for path in newest.iterdir() if path.suffix == ".safetensors"), key=lambda path: path.stat().st_size
+    )
+    how(file)
+    return newest
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-100]),
+        lambda file: file.write_bytes(file.read_bytes()[:500] + b"\x00" + file.read_bytes()[501:]),
+        Path.unlink,
+    ],
+    ids=["truncated", "flipped", "missing"],
+)
+def test_a_damaged_checkpoint_falls_back_loudly_to_the_one_before(make_run, how, capsys):
+    run = make_run()
+    run.train()
+    expected = losses_of(run)
+    newest = damage_newest(run, how)
+    again = make_run()
+    again.train()
+    assert f"{newest} is damaged" in capsys.readouterr().err
+    assert losses_of(again) == expected
+
+
+def test_only_damaged_checkpoints_is_an_error_not_a_fresh_start(make_run):
+    run = make_run("training.keep_checkpoints=1")
+    run.train()
+    damage_newest(run, Path.unlink)
+    with pytest.raises(UserError, match="cannot be resumed"):
+        make_run("training.keep_checkpoints=1").train()
+
+
+def test_an_uncommitted_checkpoint_is_passed_over(make_run):
+    run = make_run()
+    run.train()
+    expected = losses_of(run)
+    newest = sorted((run.run_dir / "checkpoints").glob("step-*"))[-1]
+    newest.rename(newest.with_suffix(".tmp"))
+    again = make_run()
+    again.train()
+    assert losses_of(again) == expected
+
+
+def test_bad_weights_are_never_saved(make_run):
+    run = make_run()
+    run.engine.fp32_partitions()[0].data.view(-1)[0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        run.checkpoints.save(1)
+    assert not list(run.run_dir.glob("checkpoints/step-*"))
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
+    run = make_run("training.steps=4", "training.checkpoint_every=2")
+    reached, seen = threading.Event(), []
+    write = Snapshot.write
+
+    def write_late(snapshot, path):
+        if not path.parent.name.startswith("step-00000004"):
+            seen.append(reached.wait(timeout=60))
+        write(snapshot, path)
+
+    update = run.ema.update
+
+    def updated(step):
+        update(step)
+        if step == 3:
+            reached.set()
+
+    monkeypatch.setattr(Snapshot, "write", write_late)
+    run.ema.update = updated
+    run.train()
+    assert seen == [True]
+    assert checkpoints_of(run) == ["step-00000002", "step-00000004"]
+
+
+def test_a_failed_write_ends_the_run_and_leaves_the_old_checkpoint(make_run, monkeypatch):
+    make_run("training.steps=2").train()
+    write = Snapshot.write
+
+    def full_disk(snapshot, path):
+        write(snapshot, path)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Snapshot, "write", full_disk)
+    run = make_run()
+    with pytest.raises(UserError, match="No space left on device"):
+        run.train()
+    assert checkpoints_of(run) == ["step-00000002"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0), (1, 3), (3, 1)])
+def test_a_checkpoint_resumes_at_another_zero_stage(make_run, tmp_path, before, after):
+    whole = make_run(stage(before), in_folder(tmp_path, "whole"))
+    whole.train()
+    make_run(stage(before), "training.steps=2").train()
+    resumed = make_run(stage(after))
+    resumed.train()
+    assert list(losses_of(resumed).values()) == pytest.approx(list(losses_of(whole).values()), rel=1e-5)
+
+
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_what_is_restored_is_what_was_saved(make_run, zero_stage):
+    """Weights, moments and averages, from stage 0, where each is a tensor of its weight's shape."""
+    saved = make_run(stage(0), "training.steps=2")
+    saved.train()
+    restored = make_run(stage(zero_stage))
+    assert restored.checkpoints.resume() == 2
+    weights, wholes = restored.engine.gathered_weights(), {f.name: f for f in saved.engine.fragments()}
+    for piece in restored.engine.fragments():
+        whole, there = wholes[piece.name].partition, slice(piece.offset, piece.offset + piece.numel)
+        assert torch.equal(weights[piece.name], saved.engine.fp32_partitions()[whole])
+        moments, expected = restored.engine.optimizer_state(piece.partition), saved.engine.optimizer_state(whole)
+        assert moments["step"] == 2
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(moments[key].view(-1)[there], expected[key].view(-1))
+        for name, average in restored.ema.averages.items():
+            assert torch.equal(average[piece.partition].view(-1)[there], saved.ema.averages[name][whole].view(-1))
+
+
+def test_pieces_of_one_number_of_ranks_are_read_by_another(tmp_path):
+    weight = torch.arange(23.0)
+    whole = Fragment("w", (23,), start=0, numel=23, partition=0, offset=0)
+    for rank in range(5):
+        piece = whole.share(rank, 5)
+        values = weight[piece.start : piece.start + piece.numel].clone()
+        snapshot = Snapshot({"fp32/w": values}, {"fp32/w": piece.start})
+        snapshot.write(tmp_path / f"rank-{rank:05d}.safetensors")
+    saved = SavedState(tmp_path)
+    for ranks in (1, 2, 3, 7, 23):
+        for rank in range(ranks):
+            piece = whole.share(rank, ranks)
+            read = saved.read("fp32/w", piece.start, piece.numel)
+            assert torch.equal(read, weight[piece.start : piece.start + piece.numel])
+
+
+def test_a_checkpoint_holds_no_pickles(make_run, tmp_path):
+    """A pickle that is put there is not opened, though its checksum be committed."""
+    run = make_run("training.steps=2")
+    run.train()
+    trap = tmp_path / "executed"
+
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(trap), "w"))
+
+    newest = run.run_dir / "checkpoints" / "step-00000002"
+    assert {path.suffix for path in newest.iterdir()} == {".safetensors", ".json"}
+    file = next(newest.glob("*.safetensors"))
+    torch.save({"module": Trap()}, file)
+    commit = json.loads((newest / "COMMIT.json").read_text())
+    commit["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (newest / "COMMIT.json").write_text(json.dumps(commit))
+    with pytest.raises(UserError, match="cannot be read"):
+        make_run("training.steps=4").train()
+    assert not trap.exists()
