@@ -20,7 +20,7 @@ from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, che
 from latentdebias.data.cache import ShardCache
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.order import ORDERS
-from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion import VARIANCES, Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.export.ema_profiles import name_of_std
@@ -72,7 +72,11 @@ def build_diffusion(config: RunConfig) -> Diffusion:
 def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     """The network of a run, with freshly initialised weights."""
     channels, side, _ = shapes.latent_shape
-    return BACKBONES.build(config.model).build(side, channels, shapes.num_classes)
+    return BACKBONES.build(config.model).build(side, channels, shapes.num_classes, _out_chans(config, channels))
+
+
+def _out_chans(config: RunConfig, channels: int) -> int:
+    return VARIANCES.build(config.diffusion.variance).outputs * channels
 
 
 def describe_model(config: RunConfig, shapes: Shapes) -> str:
@@ -80,7 +84,7 @@ def describe_model(config: RunConfig, shapes: Shapes) -> str:
     channels, side, _ = shapes.latent_shape
     with torch.device("meta"):
         spec = BACKBONES.build(config.model).without_pretrained()
-        backbone = spec.build(side, channels, shapes.num_classes)
+        backbone = spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
     millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
     return (
         f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(shapes.latent_shape)}, "

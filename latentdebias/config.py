@@ -26,6 +26,7 @@ class DiffusionOptions:
 
     schedule: Spec = "linear"
     target: Spec = "eps"
+    variance: Spec = "fixed"
     weighting: Spec = "debias"
     timesteps: Spec = "uniform"
 

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from latentdebias.build import Shapes, build_diffusion, describe_model, stated_shapes
+from latentdebias.build import Shapes, build_backbone, build_diffusion, describe_model, stated_shapes
 from latentdebias.config import CONFIG_DIR, load_config, write_config
 from latentdebias.errors import UserError
 
@@ -38,6 +39,13 @@ def test_imagenet_debias_is_the_papers_setting_on_dit_xl_2():
     )
     assert config.diffusion.weighting == "debias"
     assert "675.1M parameters" in describe_model(config, stated_shapes(config))
+
+
+@pytest.mark.parametrize(("variance", "out_chans"), [("fixed", 4), ("learned_range", 8)])
+def test_a_learned_variance_doubles_the_channels_of_the_networks_answer(variance, out_chans):
+    config = load_config("digits_debias.yaml", [f"diffusion.variance={variance}"])
+    backbone = build_backbone(config, Shapes((4, 4, 4), 10))
+    assert backbone(torch.zeros(2, 4, 4, 4), torch.zeros(2), None).shape == (2, out_chans, 4, 4)
 
 
 def test_a_written_config_reads_back_the_same(tmp_path):

@@ -1,19 +1,22 @@
-"""Schedules, targets, weightings and timestep samplers: pure torch, no I/O."""
+"""Schedules, targets, weightings, variances and timestep samplers: pure torch, no I/O."""
 
 from latentdebias.diffusion.process import Diffusion
 from latentdebias.diffusion.schedules import SCHEDULES, Schedule
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
 
 __all__ = [
     "SCHEDULES",
     "TARGETS",
     "TIMESTEP_SAMPLERS",
+    "VARIANCES",
     "WEIGHTINGS",
     "Diffusion",
     "Schedule",
     "Target",
     "TimestepSampler",
+    "Variance",
     "Weighting",
 ]

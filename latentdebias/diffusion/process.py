@@ -2,14 +2,17 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from latentdebias.diffusion.broadcasting import over_batch
 from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Flow, Schedule, Table
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import (
     WEIGHTINGS,
     NoiseLevel,
@@ -32,11 +35,24 @@ UNEVEN = 100
 RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
+@dataclass(frozen=True)
+class LossTerms:
+    """The parts of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
+
+    squared_error: Tensor
+    bound: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        return self.squared_error + self.bound
+
+
 class Diffusion:
     """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared error.
 
     Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object.
-    Raises `UserError` where target or weighting is infinite somewhere on the schedule.
+    With a learned `variance` the network answers in two channels for each of z. Raises `UserError` where target or
+    weighting is infinite somewhere on the schedule, or the variance means nothing on it.
     """
 
     def __init__(
@@ -45,12 +61,15 @@ class Diffusion:
         target: Spec | Target = "eps",
         weighting: Spec | Weighting = "constant",
         timesteps: Spec | TimestepSampler = "uniform",
+        variance: Spec | Variance = "fixed",
     ) -> None:
         self.schedule = SCHEDULES.build(schedule)
         self.target = TARGETS.build(target)
         self.weighting = WEIGHTINGS.build(weighting)
         self.timesteps = TIMESTEP_SAMPLERS.build(timesteps)
+        self.variance = VARIANCES.build(variance)
         self._weight_tables: dict[torch.device, Tensor] = {}
+        self.variance.check(self.schedule)
         self._check_target()
         self._weight_scale = self._check_weighting()
 
@@ -60,6 +79,7 @@ class Diffusion:
         scheduler: Any,
         weighting: Spec | Weighting = "constant",
         timesteps: Spec | TimestepSampler = "uniform",
+        variance: Spec | Variance = "fixed",
     ) -> "Diffusion":
         """The process that a `diffusers` scheduler defines: its table of alphas_cumprod, or its flow-matching path.
 
@@ -68,23 +88,24 @@ class Diffusion:
         config = scheduler.config
         _refuse_other_noise_levels(scheduler)
         if config.get("use_flow_sigmas", False):
-            return cls(Flow(shift=float(config.flow_shift)), "flow", weighting, timesteps)
+            return cls(Flow(shift=float(config.flow_shift)), "flow", weighting, timesteps, variance)
         if hasattr(scheduler, "alphas_cumprod"):
             prediction_type = config.prediction_type
             if prediction_type not in TARGET_OF_PREDICTION_TYPE:
                 choices = legal_choices(prediction_type, TARGET_OF_PREDICTION_TYPE)
                 raise UserError(f"The scheduler's prediction_type {prediction_type!r} is no target. {choices}")
             schedule: Schedule = Table(table=tuple(scheduler.alphas_cumprod.double().tolist()))
-            return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], weighting, timesteps)
-        return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps)
+            return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], weighting, timesteps, variance)
+        return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps, variance)
 
     def spec(self) -> dict[str, Any]:
-        """The four parts as plain data; `Diffusion(**spec)` is the same process."""
+        """The parts as plain data; `Diffusion(**spec)` is the same process."""
         return {
             "schedule": SCHEDULES.spec_of(self.schedule),
             "target": TARGETS.spec_of(self.target),
             "weighting": WEIGHTINGS.spec_of(self.weighting),
             "timesteps": TIMESTEP_SAMPLERS.spec_of(self.timesteps),
+            "variance": VARIANCES.spec_of(self.variance),
         }
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -132,12 +153,16 @@ class Diffusion:
         return self.target.convert(y, z, *self._scales(z, t), to=TARGETS.build(to))
 
     def model_time(self, t: Tensor) -> Tensor:
-        """The time that the network is told for t: the step's number, or 1000 sigma on the flow path."""
+        """The time that the network is told for t, such as the step's number, or 1000 sigma on the flow path."""
         return self.schedule.model_time(t)
+
+    def model_input(self, z: Tensor, t: Tensor) -> Tensor:
+        """What the network is shown of z: z itself, or c_in z under the edm target: `(B, ...)` -> `(B, ...)`."""
+        return over_batch(self.target.input_scale(*self.schedule.alpha_sigma(t, z.dtype)), z) * z
 
     def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
         """Timesteps `(B,)` from uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a global batch of `rows`."""
-        return self.schedule.from_unit(self.timesteps.positions(u, row, rows))
+        return self.schedule.from_unit(self.timesteps.positions(u, row, rows, self.schedule))
 
     def loss(
         self,
@@ -149,8 +174,20 @@ class Diffusion:
     ) -> Tensor:
         """w(t) |model(z_t, t, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
 
-        t and eps are drawn from torch's global generator where not given; without y, `model(z_t, t)` is called.
+        A learned variance adds its bound. t and eps are drawn from torch's global generator where not given; without
+        y, `model(z_t, t)` is called.
         """
+        return self.loss_terms(model, x0, y, t, eps).total
+
+    def loss_terms(
+        self,
+        model: Callable[..., Tensor],
+        x0: Tensor,
+        y: Tensor | None = None,
+        t: Tensor | None = None,
+        eps: Tensor | None = None,
+    ) -> LossTerms:
+        """The loss of `loss` in its parts; the weight is on the squared error alone."""
         if t is None:
             count = len(x0)
             row = torch.arange(count, device=x0.device)
@@ -158,9 +195,14 @@ class Diffusion:
         if eps is None:
             eps = torch.randn_like(x0)
         z, time = self.add_noise(x0, eps, t), self.model_time(t)
-        prediction = model(z, time) if y is None else model(z, time, y)
-        error = (prediction.float() - self.target_of(x0, eps, t)) ** 2
-        return error.flatten(1).mean(dim=1) * self.loss_weight(t)
+        z_in = self.model_input(z, t)
+        output = model(z_in, time) if y is None else model(z_in, time, y)
+        prediction, values = self.variance.split(output, z)
+        prediction = prediction.to(z.dtype)
+        error = ((prediction - self.target_of(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
+        x0_hat = self.to_x0(prediction.detach(), z, t)
+        bound = self.variance.bound(self.schedule, values, x0.to(z.dtype), x0_hat, t)
+        return LossTerms(error * self.loss_weight(t), bound)
 
     def _scales(self, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -196,7 +238,7 @@ class Diffusion:
                 f"its max_weight (for example max_weight: 100), or choose a bounded weighting such as min_snr."
             )
         u = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
-        positions = self.timesteps.positions(u, torch.zeros_like(u), 1)
+        positions = self.timesteps.positions(u, torch.zeros_like(u), 1, self.schedule)
         nearest = (positions * len(grid)).long().clamp(0, len(grid) - 1)
         mean = grid[nearest].mean().item()
         if largest > UNEVEN * mean:
@@ -223,10 +265,3 @@ def _refuse_other_noise_levels(scheduler: Any) -> None:
             f"{name} with {', '.join(respaced) or 'num_train_timesteps other than 1000'} has a noise schedule that "
             f"cannot be read; pass a scheduler with a fixed shift and 1000 training timesteps."
         )
-
-
-def over_batch(scale: Tensor, like: Tensor) -> Tensor:
-    """A per-sample scale `(B,)` shaped to multiply `like` `(B, ...)`; raises `ValueError` for any other shape."""
-    if scale.shape != like.shape[:1]:
-        raise ValueError(f"t must have shape ({like.shape[0]},), one timestep a sample, and has {tuple(scale.shape)}")
-    return scale.reshape(-1, *[1] * (like.ndim - 1))

@@ -29,8 +29,12 @@ class Schedule(ABC):
         """Where t stands on the schedule, in [0, 1]: `(B,)` -> `(B,)`."""
 
     @abstractmethod
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        """Where sigma / alpha is `ratio`, in [0, 1], or where it comes nearest: `(B,)` -> `(B,)`."""
+
+    @abstractmethod
     def model_time(self, t: Tensor) -> Tensor:
-        """The time that the network is told, the step's number or 1000 sigma: `(B,)` -> `(B,)`."""
+        """The time that the network is told, such as the step's number or 1000 sigma: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def from_model_time(self, time: Tensor) -> Tensor:
@@ -70,19 +74,30 @@ class DiscreteSchedule(Schedule):
         return {}
 
     def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        key = (t.device, dtype)
+        alpha, sigma = self._table(t.device, dtype)
+        index = t.long()
+        return alpha[index], sigma[index]
+
+    def _table(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        key = (device, dtype)
         if key not in self._tables:
             alpha, sigma = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
             self._tables[key] = (alpha.to(*key), sigma.to(*key))
-        alpha, sigma = self._tables[key]
-        index = t.long()
-        return alpha[index], sigma[index]
+        return self._tables[key]
 
     def from_unit(self, u: Tensor) -> Tensor:
         return (u * self.num_timesteps).long().clamp(0, self.num_timesteps - 1)
 
     def to_unit(self, t: Tensor) -> Tensor:
         return t / self.num_timesteps
+
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        alpha, sigma = self._table(ratio.device, ratio.dtype)
+        levels, level = sigma.log() - alpha.log(), ratio.log()
+        above = torch.searchsorted(levels, level).clamp(1, self.num_timesteps - 1)
+        below_is_nearer = level - levels[above - 1] < levels[above] - level
+        # The middle of the step's share of the unit interval, from which `from_unit` finds it again.
+        return (above - below_is_nearer.long() + 0.5) / self.num_timesteps
 
     def model_time(self, t: Tensor) -> Tensor:
         return t
@@ -190,12 +205,61 @@ class Flow(Schedule):
     def to_unit(self, t: Tensor) -> Tensor:
         return t
 
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        return self.from_model_time(1000 * ratio / (1 + ratio))
+
     def model_time(self, t: Tensor) -> Tensor:
         return 1000 * self._sigma(t)
 
     def from_model_time(self, time: Tensor) -> Tensor:
         sigma = time / 1000
         return sigma / (self.shift - (self.shift - 1) * sigma)
+
+    def grid(self) -> Tensor:
+        return torch.linspace(0, 1, 1001, dtype=torch.float64)
+
+
+@SCHEDULES.register("edm")
+@dataclass(frozen=True, kw_only=True)
+class EdmLevels(Schedule):
+    """EDM's noise levels s from sigma_min to sigma_max, log s linear in t in [0, 1] (Karras et al. 2022, table 1).
+
+    The path is scaled to preserve variance, alpha = 1 / sqrt(1 + s^2) and sigma = s alpha, so that z = alpha x of EDM's
+    x = x0 + s eps: what target edm shows the network is the same. The network is told c_noise = log(s) / 4, for which
+    it needs a time embedding of real numbers, not a table.
+    """
+
+    sigma_min: PositiveFloat = 0.002
+    sigma_max: PositiveFloat = 80.0
+
+    def __post_init__(self) -> None:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} is not below sigma_max {self.sigma_max}")
+
+    def _log_ratio(self, t: Tensor) -> Tensor:
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        return low + (high - low) * t
+
+    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        ratio = self._log_ratio(t.to(dtype)).exp()
+        alpha = torch.rsqrt(1 + ratio**2)
+        return alpha, ratio * alpha
+
+    def from_unit(self, u: Tensor) -> Tensor:
+        return u
+
+    def to_unit(self, t: Tensor) -> Tensor:
+        return t
+
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        return ((ratio.log() - low) / (high - low)).clamp(0, 1)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return self._log_ratio(t) / 4
+
+    def from_model_time(self, time: Tensor) -> Tensor:
+        return self.unit_at((4 * time).exp())
 
     def grid(self) -> Tensor:
         return torch.linspace(0, 1, 1001, dtype=torch.float64)

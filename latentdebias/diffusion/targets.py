@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from latentdebias.registry import Registry
@@ -27,6 +28,10 @@ class Target(ABC):
         """alpha b - sigma a: zero exactly where y says nothing about x0 or eps beyond z."""
         a, b = self.coefficients(alpha, sigma)
         return alpha * b - sigma * a
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What z is multiplied by before the network sees it; shapes as given."""
+        return torch.ones_like(alpha)
 
     def of(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         a, b = self.coefficients(alpha, sigma)
@@ -85,3 +90,25 @@ class FlowVelocity(Target):
 
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         return -torch.ones_like(alpha), torch.ones_like(alpha)
+
+
+@TARGETS.register("edm")
+@dataclass(frozen=True)
+class Edm(Target):
+    """F of D(x; s) = c_skip(s) x + c_out(s) F(c_in(s) x), EDM's preconditioned denoiser (Karras et al. 2022, eq. 7).
+
+    EDM's x is z / alpha and its noise level s is sigma / alpha. Put into F = (x0 - c_skip x) / c_out (eq. 8, table 1):
+
+        a = sigma / (sigma_data r)    b = -sigma_data alpha / r    r = sqrt(sigma^2 + sigma_data^2 alpha^2)
+
+    and the network sees c_in x = z / r. With sigma_data = 1 on a variance-preserving schedule this is -v, and r = 1.
+    """
+
+    sigma_data: PositiveFloat = 0.5
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        scale = self.input_scale(alpha, sigma)
+        return sigma * scale / self.sigma_data, -self.sigma_data * alpha * scale
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return torch.rsqrt(sigma**2 + (self.sigma_data * alpha) ** 2)

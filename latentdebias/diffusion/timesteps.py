@@ -7,6 +7,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from latentdebias.diffusion.schedules import Schedule
 from latentdebias.registry import Registry
 
 
@@ -17,8 +18,8 @@ class TimestepSampler(ABC):
     """
 
     @abstractmethod
-    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
-        """Positions in [0, 1) for uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a batch of `rows`."""
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
+        """Positions in [0, 1] on `schedule` for uniforms `u` `(B,)` of the rows numbered `row` `(B,)` of `rows`."""
 
 
 TIMESTEP_SAMPLERS: Registry[TimestepSampler] = Registry("timestep sampler")
@@ -29,7 +30,7 @@ TIMESTEP_SAMPLERS: Registry[TimestepSampler] = Registry("timestep sampler")
 class Uniform(TimestepSampler):
     """Every timestep alike."""
 
-    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
         return u
 
 
@@ -38,7 +39,7 @@ class Uniform(TimestepSampler):
 class Stratified(TimestepSampler):
     """One row in each of `rows` equal strata, so that every global batch covers the schedule evenly."""
 
-    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
         return (row + u) / rows
 
 
@@ -50,5 +51,17 @@ class LogitNormal(TimestepSampler):
     mean: float = 0.0
     std: PositiveFloat = 1.0
 
-    def positions(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+@TIMESTEP_SAMPLERS.register("log_normal")
+@dataclass(frozen=True)
+class LogNormal(TimestepSampler):
+    """ln(sigma / alpha) normal, cut off at the schedule's ends (Karras et al. 2022, table 1: P_mean and P_std)."""
+
+    mean: float = -1.2
+    std: PositiveFloat = 1.2
+
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
+        return schedule.unit_at(torch.exp(self.mean + self.std * torch.special.ndtri(u)))

@@ -172,6 +172,18 @@ class Debias(Weighting):
         return level.snr**-self.power
 
 
+@WEIGHTINGS.register("edm")
+@dataclass(frozen=True, kw_only=True)
+class EdmWeight(Weighting):
+    """SNR + 1 / sigma_data^2 on x0: 1 under target edm of that sigma_data (Karras et al. 2022, table 1: lambda)."""
+
+    space: str = "x0"
+    sigma_data: PositiveFloat = 0.5
+
+    def weight(self, level: NoiseLevel) -> Tensor:
+        return level.snr + self.sigma_data**-2
+
+
 @WEIGHTINGS.register("vlb")
 @dataclass(frozen=True, kw_only=True)
 class Vlb(Weighting):

@@ -93,7 +93,9 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
     config = read_model_config(directory / CONFIG)
     load_plugins(config.imports)
     channels, side, _ = config.latent_shape
-    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes)
+    diffusion = Diffusion(**config.diffusion)
+    out_chans = diffusion.variance.outputs * channels
+    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans)
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
@@ -101,7 +103,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
             f"{directory / WEIGHTS} does not fit {CONFIG}, or is damaged: {str(error)[:500]}. Export it again: rerun "
             f"the training command with the same run_dir."
         ) from None
-    return LoadedModel(backbone.to(device).eval(), Diffusion(**config.diffusion), config)
+    return LoadedModel(backbone.to(device).eval(), diffusion, config)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -65,7 +65,9 @@ def test_flow_is_the_straight_path_with_the_shift_of_sd3():
     torch.testing.assert_close(shifted.sigma(t), torch.tensor([0.0, 0.5, 1.0]))
 
 
-@pytest.mark.parametrize("spec", ["linear", {"name": "linear", "num_timesteps": 300}, {"name": "flow", "shift": 3.0}])
+@pytest.mark.parametrize(
+    "spec", ["linear", {"name": "linear", "num_timesteps": 300}, {"name": "flow", "shift": 3.0}, "edm"]
+)
 def test_times_come_back_from_the_network_and_from_the_unit_interval(spec):
     schedule = SCHEDULES.build(spec)
     t = schedule.from_unit(torch.linspace(0.01, 0.99, 20))
@@ -98,3 +100,25 @@ def test_from_diffusers_survives_its_own_spec():
     d = Diffusion.from_diffusers(diffusers.DDPMScheduler(), weighting="debias")
     t = torch.arange(1000)
     torch.testing.assert_close(Diffusion(**d.spec()).loss_weight(t), d.loss_weight(t))
+
+
+@pytest.mark.parametrize("spec", ["linear", "cosine", "flow", {"name": "flow", "shift": 3.0}, "edm"])
+def test_the_position_of_a_noise_level_is_found_again(spec):
+    schedule = SCHEDULES.build(spec)
+    t = schedule.from_unit(torch.linspace(0.01, 0.99, 20, dtype=torch.float64))
+    alpha, sigma = schedule.alpha_sigma(t, torch.float64)
+    torch.testing.assert_close(schedule.from_unit(schedule.unit_at(sigma / alpha)), t)
+
+
+@pytest.mark.parametrize("spec", ["linear", {"name": "linear", "zero_terminal_snr": True}])
+def test_the_nearest_step_stands_for_a_level_between_two(spec):
+    schedule = SCHEDULES.build(spec)
+    log_ratio = -0.5 * Diffusion(spec, "v").snr(torch.arange(1000)).double().log()
+    ratio = torch.tensor([1e-6, 0.0123, 0.5, 3.0, 9.9], dtype=torch.float64)
+    nearest = (log_ratio - ratio.log()[:, None]).abs().argmin(dim=1)
+    assert schedule.from_unit(schedule.unit_at(ratio)).tolist() == nearest.tolist()
+
+
+def test_an_edm_schedule_without_a_range_is_refused():
+    with pytest.raises(ValueError, match="not below sigma_max"):
+        SCHEDULES.build({"name": "edm", "sigma_min": 2.0, "sigma_max": 1.0})

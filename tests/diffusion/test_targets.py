@@ -5,7 +5,7 @@ from latentdebias import Diffusion
 from latentdebias.diffusion import SCHEDULES, TARGETS
 
 SCHEDULE_SPECS = [
-    *({"name": name} for name in ("linear", "scaled_linear", "cosine", "sigmoid", "flow")),
+    *({"name": name} for name in ("linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm")),
     {"name": "linear", "zero_terminal_snr": True},
     {"name": "cosine", "zero_terminal_snr": True},
     {"name": "flow", "shift": 3.0},
@@ -77,6 +77,7 @@ def test_published_coefficients():
         "x0": (1, 0),
         "v": (pytest.approx(-0.8), pytest.approx(0.6)),
         "flow": (-1, 1),
+        "edm": (pytest.approx(0.8 / 0.5 / 0.73**0.5), pytest.approx(-0.5 * 0.6 / 0.73**0.5)),
     }
 
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from latentdebias import Diffusion
@@ -30,6 +31,16 @@ def test_logit_normal_is_the_sigmoid_of_a_normal():
 
 def test_extreme_uniforms_stay_on_the_schedule():
     edges = torch.tensor([0.0, 1 - 2**-24])
-    for timesteps in ("uniform", "stratified", "logit_normal"):
+    for timesteps in ("uniform", "stratified", "logit_normal", "log_normal"):
         t = Diffusion("linear", timesteps=timesteps).sample_timesteps(edges, torch.arange(2), 2)
         assert ((t >= 0) & (t <= 999)).all()
+
+
+@pytest.mark.parametrize("schedule", ["edm", "flow", "cosine"])
+def test_log_normal_is_normal_in_the_log_of_the_noise_level(schedule):
+    d = Diffusion(schedule, "v", timesteps={"name": "log_normal", "mean": -1.2, "std": 1.2})
+    rows = 100_000
+    t = d.sample_timesteps(torch.rand(rows, dtype=torch.float64), torch.arange(rows), rows)
+    log_level = -0.5 * d.snr(t).log()
+    assert log_level.mean().item() == pytest.approx(-1.2, abs=0.02)
+    assert log_level.std().item() == pytest.approx(1.2, abs=0.02)

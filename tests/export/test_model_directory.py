@@ -89,6 +89,19 @@ def test_damage_is_named(model_dir, fault):
         latentdebias.load_model(model_dir)
 
 
+def test_a_network_with_learned_variance_comes_back_with_both_halves(model_dir, tmp_path):
+    torch.manual_seed(0)
+    config = latentdebias.load_model(model_dir).config
+    diffusion = Diffusion("linear", "eps", "debias", variance="learned_range").spec()
+    backbone = BACKBONES.build(config.model).build(4, 4, 10, out_chans=8).eval()
+    torch.nn.init.normal_(backbone.final_layer.linear.weight)
+    save_model(tmp_path / "learned", dataclasses.replace(config, diffusion=diffusion), backbone.state_dict())
+    model = latentdebias.load_model(tmp_path / "learned")
+    z, t, y = torch.randn(2, 4, 4, 4), torch.tensor([3.0, 500.0]), torch.tensor([0, 9])
+    assert model.backbone(z, t, y).shape == (2, 8, 4, 4)
+    torch.testing.assert_close(model.backbone(z, t, y), backbone(z, t, y))
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp"])
 def test_images_do_not_depend_on_the_batch_size(model_dir, sampler):
     """Uint8 pixels; a level may differ where a rounding falls the other way."""
