@@ -25,6 +25,7 @@ from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.export.ema_profiles import name_of_std
 from latentdebias.export.ema_snapshots import SnapshotFolder
+from latentdebias.export.fitting import check_initial_weights, load_initial_weights
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
@@ -75,6 +76,14 @@ def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     return BACKBONES.build(config.model).build(side, channels, shapes.num_classes, _out_chans(config, channels))
 
 
+def initial_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
+    """The network that a run starts to train: freshly initialised, or with the weights of `init_from`."""
+    backbone = build_backbone(config, shapes)
+    if config.init_from is not None:
+        load_initial_weights(backbone, config.init_from)
+    return backbone
+
+
 def _out_chans(config: RunConfig, channels: int) -> int:
     return VARIANCES.build(config.diffusion.variance).outputs * channels
 
@@ -85,6 +94,8 @@ def describe_model(config: RunConfig, shapes: Shapes) -> str:
     with torch.device("meta"):
         spec = BACKBONES.build(config.model).without_pretrained()
         backbone = spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
+    if config.init_from is not None:
+        check_initial_weights(backbone, config.init_from)
     millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
     return (
         f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(shapes.latent_shape)}, "
@@ -190,7 +201,7 @@ class Run:
         self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
-            build_backbone(config, self.shapes),
+            initial_backbone(config, self.shapes),
             self.plan,
             config.optimizer,
             training.precision,

@@ -91,11 +91,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"train with: deepspeed tools/train.py --config NAME"
             )
     config = read_model_config(directory / CONFIG)
-    load_plugins(config.imports)
-    channels, side, _ = config.latent_shape
-    diffusion = Diffusion(**config.diffusion)
-    out_chans = diffusion.variance.outputs * channels
-    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans)
+    backbone, diffusion = build_model(config)
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
@@ -104,6 +100,15 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
             f"the training command with the same run_dir."
         ) from None
     return LoadedModel(backbone.to(device).eval(), diffusion, config)
+
+
+def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:
+    """The network of a model directory without its trained weights, and its diffusion process."""
+    load_plugins(config.imports)
+    channels, side, _ = config.latent_shape
+    diffusion = Diffusion(**config.diffusion)
+    out_chans = diffusion.variance.outputs * channels
+    return BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans), diffusion
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""The README.md of a model on the hub, written from its config and, where there are any, its scores."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from latentdebias.errors import UserError
+from latentdebias.export.diffusers_pipeline import Exported
+from latentdebias.export.model_directory import ModelConfig
+
+DIT_USAGE = """\
+from diffusers import DiTPipeline
+
+pipe = DiTPipeline.from_pretrained("{repo}"{remote_code})
+pipe(class_labels={labels}, guidance_scale=1.5, num_inference_steps=50).images"""
+CUSTOM_USAGE = """\
+from diffusers import DiffusionPipeline  # pip install latentdebias
+
+pipe = DiffusionPipeline.from_pretrained("{repo}", custom_pipeline="{repo}", trust_remote_code=True)
+pipe(class_labels={labels}, guidance_scale={guidance}, num_inference_steps=50, seed=0).images"""
+CARD = """\
+---
+library_name: diffusers
+pipeline_tag: {tag}
+tags:
+- latentdebias
+- diffusion
+---
+
+# {name}
+
+A latent diffusion model of {resolution}x{resolution} images, {classes}, trained with latentdebias.
+
+```python
+{usage}
+```
+
+## Model
+
+```yaml
+{config}
+```
+
+Weights: {weights}, after {step} steps. Autoencoder: {vae}.
+
+## Data
+
+{data}
+
+## Scores
+
+{scores}
+"""
+
+
+def model_card(
+    repo: str,
+    config: ModelConfig,
+    exported: Exported,
+    manifest: dict[str, Any] | None,
+    evaluation: dict[str, Any] | None,
+) -> str:
+    """The card's text; `manifest` and `evaluation` are the parsed manifest.json and evaluation.json, or None."""
+    return CARD.format(
+        tag="unconditional-image-generation" if config.num_classes == 0 else "image-generation",
+        name=repo.split("/")[-1],
+        resolution=config.resolution,
+        classes=f"{config.num_classes} classes" if config.num_classes else "unconditional",
+        usage=_usage(repo, config, exported),
+        config=yaml.safe_dump({"model": config.model, "diffusion": config.diffusion}, sort_keys=False).strip(),
+        weights="the weights themselves" if config.ema == "none" else f"the average {config.ema}",
+        step=config.step,
+        vae=config.autoencoder.id,
+        data=_data(manifest),
+        scores=_scores(evaluation),
+    )
+
+
+def read_json(path: Path | None) -> dict[str, Any] | None:
+    """What a JSON file holds, None without a path; `UserError` where it is missing or damaged."""
+    if path is None:
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); name a file that latentdebias wrote.") from None
+
+
+def _usage(repo: str, config: ModelConfig, exported: Exported) -> str:
+    labels, guidance = ([0, 1], 1.5) if config.num_classes > 1 else ([0], 1.0)
+    if exported.reason:
+        return CUSTOM_USAGE.format(repo=repo, labels=labels, guidance=guidance)
+    remote_code = ", trust_remote_code=True" if exported.own_transformer else ""
+    return DIT_USAGE.format(repo=repo, labels=labels, remote_code=remote_code)
+
+
+def _data(manifest: dict[str, Any] | None) -> str:
+    if manifest is None:
+        return "No manifest of the training data was given."
+    shards = manifest["shards"]
+    count, rejected = sum(shard["count"] for shard in shards), len(manifest.get("rejected", []))
+    return (
+        f"{count} images in {len(shards)} shards, preprocessing {manifest['preprocessing']}, {rejected} inputs rejected, "
+        f"mirrored views {'yes' if manifest['flips'] else 'no'}; the first shard's sha256 is {shards[0]['sha256']}."
+    )
+
+
+def _scores(evaluation: dict[str, Any] | None) -> str:
+    if evaluation is None:
+        return "None were given."
+    rows = [f"| {name} | {score:.4g} |" for name, score in evaluation["scores"].items()]
+    protocol = [
+        f"{evaluation['num_samples']} samples against {evaluation['num_reference']} of {evaluation['reference']} "
+        f"(sha256 {evaluation['reference_sha256'][:12]}), extractor {evaluation['extractor']}"
+    ]
+    if evaluation.get("sampling"):
+        protocol.append(", ".join(f"{name} {value}" for name, value in evaluation["sampling"].items()))
+    return "\n".join(["| metric | value |", "|---|---|", *rows, "", f"Protocol: {'; '.join(protocol)}."])
