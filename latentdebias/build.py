@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.embeddings import TableTime
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
@@ -103,6 +104,17 @@ def describe_model(config: RunConfig, shapes: Shapes) -> str:
     )
 
 
+def check_times(config: RunConfig, diffusion: Diffusion) -> None:
+    """Raise `UserError` where the network looks times up in a table, and the schedule has times that it lacks."""
+    times = diffusion.model_time(diffusion.schedule.grid())
+    tabulated = getattr(BACKBONES.build(config.model), "time_embedding", None) == "table"
+    if tabulated and (times.min() < 0 or times.max() >= TableTime.ROWS):
+        raise UserError(
+            f"Model {config.model['name']!r} has a table of {TableTime.ROWS} times, and this schedule tells it times "
+            f"from {times.min():.2f} to {times.max():.2f}; set model.time_embedding=sinusoid, or another schedule."
+        )
+
+
 def stated_shapes(config: RunConfig) -> Shapes | None:
     """The shapes that the config states itself; None where it leaves one to the shards."""
     data = config.data
@@ -149,6 +161,7 @@ def prepare(config: RunConfig) -> LatentShards:
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
+    check_times(config, diffusion)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
     if shapes is not None:
@@ -156,7 +169,8 @@ def prepare(config: RunConfig) -> LatentShards:
     shards = open_shards(config)
     if shapes is None:
         _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
-    check_draw(config.sampling.for_classes(shards.num_classes), diffusion, shards.num_classes)
+    num_classes, channels = shards.num_classes, shards.latent_shape[0]
+    check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)
     _plan(config)
     if config.training.sample_every:

@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentdebias.build import Shapes, build_backbone, build_diffusion, describe_model, stated_shapes
+from latentdebias.build import (
+    Shapes,
+    build_backbone,
+    build_diffusion,
+    check_times,
+    describe_model,
+    stated_shapes,
+)
 from latentdebias.config import CONFIG_DIR, load_config, write_config
 from latentdebias.errors import UserError
 
@@ -46,6 +53,16 @@ def test_a_learned_variance_doubles_the_channels_of_the_networks_answer(variance
     config = load_config("digits_debias.yaml", [f"diffusion.variance={variance}"])
     backbone = build_backbone(config, Shapes((4, 4, 4), 10))
     assert backbone(torch.zeros(2, 4, 4, 4), torch.zeros(2), None).shape == (2, out_chans, 4, 4)
+
+
+def test_a_table_of_times_is_refused_where_the_schedule_has_others():
+    changes = ["model.name=diffusion_vit_small_patch2", "diffusion.schedule=edm"]
+    config = load_config("digits_debias.yaml", changes)
+    with pytest.raises(UserError, match=r"model\.time_embedding=sinusoid"):
+        check_times(config, build_diffusion(config))
+    for change in ("model.time_embedding=sinusoid", "diffusion.schedule=linear"):
+        mended = load_config("digits_debias.yaml", [*changes, change])
+        check_times(mended, build_diffusion(mended))
 
 
 def test_a_written_config_reads_back_the_same(tmp_path):

@@ -31,6 +31,8 @@ def main() -> None:
     else:
         labels, columns = labels_in_turn(classes, arguments.num), GRID_COLUMNS
     record = {"model": str(arguments.model), "count": len(labels), "classes": classes, **asdict(options)}
+    if arguments.autoguidance:
+        record["autoguidance"] = str(arguments.autoguidance)
     images = model.image_sampler(arguments.vae).draw(labels, options)
     write_samples(out, images, labels, columns, record, arguments.npz)
     print(f"{len(labels)} images in {out / 'images'}, the grid in {out / 'grid.png'}")

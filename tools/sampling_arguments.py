@@ -1,29 +1,66 @@
 """The options by which images are drawn from a model directory, shared by sample.py and evaluate.py."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 from typing import get_args
 
+import yaml
 from devices import default_device, open_device
 
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.export import LoadedModel, load_model
-from latentdebias.registry import validate
+from latentdebias.registry import Spec, validate
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.guidance import Precision
+from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
 from latentdebias.sampling.images import DrawOptions, check_draw
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = DrawOptions()
-    parser.add_argument("--sampler", default=defaults.sampler, help=f"one of {', '.join(SAMPLERS.names())}")
+    samplers = f"one of {', '.join(SAMPLERS.names())}, or with options: '{{name: ddim, eta: 0.5}}'"
+    parser.add_argument("--sampler", type=spec, default=defaults.sampler, help=samplers)
     parser.add_argument("--steps", default=defaults.steps, metavar="N")
     guidance = f"1: none; default {defaults.guidance}, and 1 for a model without classes"
     parser.add_argument("--guidance", metavar="S", help=guidance)
+    add_guidance_arguments(parser, defaults)
     parser.add_argument("--seed", default=defaults.seed, metavar="N")
     parser.add_argument("--batch-size", default=defaults.batch_size, metavar="N", help="does not change the images")
     parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
     parser.add_argument("--device", default=default_device())
+
+
+def add_guidance_arguments(parser: argparse.ArgumentParser, defaults: DrawOptions) -> None:
+    interval = "positions on the schedule, 0 data to 1 noise, between which guidance is on, such as 0.2,0.8"
+    parser.add_argument("--guidance-interval", type=numbers, default=defaults.guidance_interval, help=interval)
+    schedules, rules = ", ".join(GUIDANCE_SCHEDULES.names()), ", ".join(GUIDANCE_RULES.names())
+    parser.add_argument(
+        "--guidance-schedule", type=spec, default=defaults.guidance_schedule, help=f"one of {schedules}"
+    )
+    parser.add_argument("--guidance-rule", type=spec, default=defaults.guidance_rule, help=f"one of {rules}")
+    channels = "guide the first N channels only; 3: DiT's published numbers"
+    parser.add_argument("--guidance-channels", metavar="N", help=channels)
+    parser.add_argument("--guidance-rescale", default=defaults.guidance_rescale, metavar="PHI", help="0 to 1")
+    zero_init = "the first N steps stand still; models of schedule flow only"
+    parser.add_argument("--zero-init", default=defaults.zero_init, metavar="N", help=zero_init)
+    weaker = "guide by a weaker model instead of the null class"
+    parser.add_argument("--autoguidance", type=Path, metavar="DIR", help=weaker)
+
+
+def spec(text: str) -> Spec:
+    """An argparse type: a name, or a mapping as YAML writes it: {name: ddim, eta: 0.5}"""
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError:
+        parsed = None
+    return parsed if isinstance(parsed, dict) else text
+
+
+def numbers(text: str) -> list[str]:
+    """An argparse type: numbers separated by commas, checked where the options are."""
+    return text.split(",")
 
 
 def positive(text: str) -> int:
@@ -36,15 +73,17 @@ def positive(text: str) -> int:
 def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
     """The model, and the options to draw from it; `UserError` where they are none, or do not suit the model."""
     model = load_model(arguments.model, open_device(arguments.device))
-    names = ("sampler", "steps", "seed", "batch_size", "precision")
+    if arguments.autoguidance is not None:
+        model = model.guided_by(load_model(arguments.autoguidance, arguments.device))
+    names = [each.name for each in dataclasses.fields(DrawOptions) if each.name != "guidance"]
     given = {name: getattr(arguments, name) for name in names}
     if arguments.guidance is not None:
         given["guidance"] = arguments.guidance
-    elif model.config.num_classes == 0:
+    elif model.config.num_classes == 0 and model.weaker is None:
         given["guidance"] = 1
     options = validate(DrawOptions, given, "the options given")
-    SAMPLERS.build(options.sampler)
-    check_draw(options, model.diffusion, model.config.num_classes)
+    config = model.config
+    check_draw(options, model.diffusion, config.num_classes, config.latent_shape[0], model.weaker)
     return model, options
 
 

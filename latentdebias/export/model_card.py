@@ -102,8 +102,8 @@ def _data(manifest: dict[str, Any] | None) -> str:
     shards = manifest["shards"]
     count, rejected = sum(shard["count"] for shard in shards), len(manifest.get("rejected", []))
     return (
-        f"{count} images in {len(shards)} shards, preprocessing {manifest['preprocessing']}, {rejected} inputs rejected, "
-        f"mirrored views {'yes' if manifest['flips'] else 'no'}; the first shard's sha256 is {shards[0]['sha256']}."
+        f"{count} images in {len(shards)} shards, {rejected} inputs rejected; preprocessing "
+        f"{manifest['preprocessing']}, mirrored views {'yes' if manifest['flips'] else 'no'}; the first shard's sha256 is {shards[0]['sha256']}."
     )
 
 

@@ -19,6 +19,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.files import publish, published_folder
 from latentdebias.registry import load_plugins, plain, validate
+from latentdebias.sampling import Network
 from latentdebias.sampling.images import ImageSampler
 
 FORMAT_VERSION = 1
@@ -50,18 +51,40 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`."""
+    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`.
+
+    `weaker` is the network of another model that guides it, if any.
+    """
 
     backbone: nn.Module
     diffusion: Diffusion
     config: ModelConfig
+    weaker: Network | None = None
+
+    def guided_by(self, weaker: "LoadedModel") -> "LoadedModel":
+        """This model under autoguidance by a weaker one; `UserError` unless both draw the same latents alike."""
+        for name in ("latent_shape", "num_classes", "normalization", "autoencoder"):
+            ours, theirs = getattr(self.config, name), getattr(weaker.config, name)
+            if ours != theirs:
+                raise UserError(
+                    f"The autoguidance model's {name} is {theirs}, and this model's is {ours}; choose a weaker model "
+                    f"of the same latents and classes, such as a smaller one or an earlier checkpoint."
+                )
+        if weaker.diffusion.schedule != self.diffusion.schedule:
+            raise UserError(
+                f"The autoguidance model has schedule {weaker.diffusion.spec()['schedule']}, and this model has "
+                f"{self.diffusion.spec()['schedule']}; choose a weaker model of the same schedule."
+            )
+        return dataclasses.replace(self, weaker=Network(weaker.backbone, weaker.diffusion))
 
     def image_sampler(self, vae: str | None = None) -> ImageSampler:
         """The model with its autoencoder, on the model's device, ready to draw; `vae` says where the autoencoder is."""
         config, device = self.config, next(self.backbone.parameters()).device
         autoencoder = load_this_autoencoder(config.autoencoder, vae or config.autoencoder.id, device)
         shape, num_classes = config.latent_shape, config.num_classes
-        return ImageSampler(self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes)
+        return ImageSampler(
+            self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes, self.weaker
+        )
 
 
 def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:

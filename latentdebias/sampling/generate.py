@@ -1,15 +1,14 @@
 """Draw latents: every image a function of (seed, index) alone, whatever the batch it is drawn in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
-from latentdebias.sampling.samplers import Sampler, velocity_of
-
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+from latentdebias.sampling.denoiser import Denoiser, Noise, Predict
+from latentdebias.sampling.samplers import Sampler
 
 
 def image_generator(seed: int, index: int) -> torch.Generator:
@@ -27,24 +26,14 @@ def sample(
     shape: tuple[int, ...],
     generators: list[torch.Generator],
     steps: int,
+    zero_init: int = 0,
 ) -> Tensor:
     """Integrate from noise to x0 with `steps` steps of `sampler`: labels `(B,)` -> normalised latents `(B, *shape)`.
 
-    `predict(z, time, labels)` answers in the target of `diffusion`, on z_t = alpha x0 + sigma eps.
+    `predict(z, t, labels)` answers in the target of `diffusion`, and with its variance, on z_t = alpha x0 + sigma eps.
     """
-    scheduler = sampler.scheduler(diffusion.schedule)
-    scheduler.set_timesteps(steps, device=labels.device)
-    noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(labels.device)
-    z = noise * getattr(scheduler, "init_noise_sigma", 1.0)
-    velocity = velocity_of(diffusion.schedule)
-    for step_time in scheduler.timesteps:
-        z_t = scheduler.scale_model_input(z, step_time) if hasattr(scheduler, "scale_model_input") else z
-        time = step_time.float().expand(len(z))
-        prediction = predict(z_t, time, labels)
-        t = diffusion.schedule.from_model_time(time)
-        v = diffusion.convert(prediction, z_t, t, to=velocity)
-        z = sampler.step(scheduler, v, step_time, z, generators)
-    return z
+    denoise = Denoiser(predict, diffusion, labels, zero_init)
+    return sampler.integrate(denoise, Noise(generators, shape, labels.device), steps).float()
 
 
 def generate(
@@ -56,9 +45,10 @@ def generate(
     seed: int,
     steps: int,
     batch_size: int,
+    zero_init: int = 0,
 ) -> Iterator[Tensor]:
     """Batches of latents for `labels` `(N,)`, in order; image i is drawn from (seed, i)."""
     for start in range(0, len(labels), batch_size):
         chunk = labels[start : start + batch_size]
         generators = [image_generator(seed, start + offset) for offset in range(len(chunk))]
-        yield sample(predict, diffusion, sampler, chunk, shape, generators, steps)
+        yield sample(predict, diffusion, sampler, chunk, shape, generators, steps, zero_init)

@@ -1,36 +1,67 @@
-"""Classifier-free guidance: the network's answer with and without its class, in one batched call."""
+"""Guidance: a network's answer pushed away from a weaker one, in one batched call where both are its own."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GuidanceOptions
+from latentdebias.sampling.network import Network
 
 Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
 class Guided:
-    """y_null + guidance (y_class - y_null), on all channels (Ho & Salimans 2022).
+    """weak + guidance (strong - weak), on all channels unless the options say otherwise (Ho & Salimans 2022).
 
-    Every target is affine in every other at a fixed z, so guiding in the target's own space is guiding in all of them.
-    Guidance 1 is the plain conditional network, and costs one half. Under bf16 the network runs in autocast.
+    weak is the same network under its null class or, given as `weaker`, another network under the same class, which is
+    autoguidance (Karras et al. 2024). Every target is affine in every other at a fixed z, so doing this in the target's
+    own space is doing it in all of them; rescale and cfg_zero do depend on the space, and take the target's own. The
+    values of a learned variance stay those of the class. Where guidance is 1 only the strong half is run. Under bf16
+    the networks run in autocast.
     """
 
-    backbone: nn.Module
-    guidance: float
+    network: Network
+    options: GuidanceOptions
     null_class: int
+    weaker: Network | None = None
     precision: Precision = "fp32"
 
-    def __call__(self, z: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """z `(B, C, H, W)`, time `(B,)`, labels `(B,)` -> the guided prediction `(B, C, H, W)`, fp32."""
-        if self.guidance == 1 or self.null_class == 0:
-            return self._predict(z, time, labels if self.null_class else None)
-        null = torch.full_like(labels, self.null_class)
-        both = self._predict(z.repeat(2, 1, 1, 1), time.repeat(2), torch.cat([labels, null]))
-        conditional, unconditional = both.chunk(2)
-        return unconditional + self.guidance * (conditional - unconditional)
-
-    def _predict(self, z: Tensor, time: Tensor, labels: Tensor | None) -> Tensor:
+    def __call__(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        """z `(B, C, H, W)`, one timestep t `()` on the CPU, labels `(B,)` -> the guided output `(B, C or 2C, H, W)`."""
+        guidance = self.options.scale(float(self.network.diffusion.schedule.to_unit(t.double())))
         with torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.backbone(z, time, labels).float()
+            if guidance == 1:
+                return self.network(z, t, labels if self.null_class else None)
+            strong, weak = self._both(z, t, labels)
+        return self._combine(strong, weak, guidance, z.shape[1])
+
+    def _both(self, z: Tensor, t: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The strong output, and the weak prediction stated in the same target."""
+        if self.weaker is None:
+            null = torch.full_like(labels, self.null_class)
+            strong, weak = self.network(torch.cat([z, z]), t, torch.cat([labels, null])).chunk(2)
+            return strong, weak[:, : z.shape[1]]
+        known = labels if self.null_class else None
+        weak, _ = self.weaker.diffusion.variance.split(self.weaker(z, t, known), z)
+        scales = self.network.diffusion.schedule.alpha_sigma(t, torch.float64)
+        weak = self.weaker.diffusion.target.convert(weak, z, *scales, to=self.network.diffusion.target)
+        return self.network(z, t, known), weak.float()
+
+    def _combine(self, output: Tensor, weak: Tensor, guidance: float, channels: int) -> Tensor:
+        guided = min(self.options.guidance_channels or channels, channels)
+        strong, rest = output[:, :guided], output[:, guided:]
+        rule = GUIDANCE_RULES.build(self.options.guidance_rule)
+        combined = rule.combine(strong, weak[:, :guided], guidance)
+        return torch.cat([rescale(combined, strong, self.options.guidance_rescale), rest], dim=1)
+
+
+def rescale(guided: Tensor, strong: Tensor, phi: float) -> Tensor:
+    """Bring the deviation of each image's guided prediction back by the share phi (Lin et al. 2023, eq. 15, 16)."""
+    if phi == 0:
+        return guided
+    dims = tuple(range(1, guided.ndim))
+    factor = strong.std(dims, keepdim=True) / guided.std(dims, keepdim=True)
+    return guided * (phi * factor + 1 - phi)

@@ -14,45 +14,41 @@ from tqdm import tqdm
 from latentdebias.autoencoders import Autoencoder, to_uint8
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.diffusion.schedules import DiscreteSchedule
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 from latentdebias.sampling.generate import generate
 from latentdebias.sampling.guidance import Guided, Precision
+from latentdebias.sampling.guidance_options import GuidanceOptions
+from latentdebias.sampling.network import Network
 from latentdebias.sampling.samplers import SAMPLERS
 
 SMALLEST_TILE = 96
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawOptions:
-    """How images are drawn; guidance 1 is none, and `precision` is that of the backbone."""
+class DrawOptions(GuidanceOptions):
+    """How images are drawn; `precision` is that of the backbone."""
 
     sampler: Spec = "ddim"
     steps: PositiveInt = 50
-    guidance: float = 1.5
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 64
     precision: Precision = "fp32"
 
 
-def check_draw(options: DrawOptions, diffusion: Diffusion, num_classes: int) -> None:
-    """Raise `UserError` for more steps than the schedule has, and for guidance of an unconditional model."""
-    schedule = diffusion.schedule
-    if isinstance(schedule, DiscreteSchedule) and options.steps > schedule.num_timesteps:
-        raise UserError(
-            f"steps is {options.steps}, and the model's schedule has {schedule.num_timesteps}; choose at most that."
-        )
-    if num_classes == 0 and options.guidance != 1:
-        raise UserError(
-            f"guidance is {options.guidance}, and this model is unconditional: without classes there is nothing to "
-            f"guide towards. Use guidance 1."
-        )
+def check_draw(
+    options: DrawOptions, diffusion: Diffusion, num_classes: int, channels: int, weaker: Network | None = None
+) -> None:
+    """Raise `UserError` for a sampler or guidance that a model of so many classes and latent channels cannot have."""
+    SAMPLERS.build(options.sampler).check(diffusion, options.steps)
+    options.check(diffusion, num_classes, channels, weaker)
+    if options.zero_init >= options.steps:
+        raise UserError(f"zero_init is {options.zero_init} of {options.steps} steps: nothing would be drawn; lower it.")
 
 
 @dataclass(frozen=True)
 class ImageSampler:
-    """A backbone with all that stands between its latents and pixels."""
+    """A backbone with all that stands between its latents and pixels; `weaker` guides it by autoguidance."""
 
     backbone: nn.Module
     diffusion: Diffusion
@@ -60,15 +56,17 @@ class ImageSampler:
     autoencoder: Autoencoder
     latent_shape: tuple[int, int, int]
     num_classes: int
+    weaker: Network | None = None
 
     def draw(self, labels: Tensor, options: DrawOptions) -> Iterator[Tensor]:
         """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
 
         Raises `UserError` where `check_draw` does.
         """
-        check_draw(options, self.diffusion, self.num_classes)
+        check_draw(options, self.diffusion, self.num_classes, self.latent_shape[0], self.weaker)
+        network = Network(self.backbone, self.diffusion)
         latents = generate(
-            Guided(self.backbone, options.guidance, self.num_classes, options.precision),
+            Guided(network, options, self.num_classes, self.weaker, options.precision),
             self.diffusion,
             SAMPLERS.build(options.sampler),
             labels.to(self.autoencoder.device),
@@ -76,6 +74,7 @@ class ImageSampler:
             options.seed,
             options.steps,
             options.batch_size,
+            options.zero_init,
         )
         with tqdm(total=len(labels), desc="sample", unit="image") as progress:
             for z in latents:

@@ -100,9 +100,34 @@ def test_a_network_with_learned_variance_comes_back_with_both_halves(model_dir, 
     z, t, y = torch.randn(2, 4, 4, 4), torch.tensor([3.0, 500.0]), torch.tensor([0, 9])
     assert model.backbone(z, t, y).shape == (2, 8, 4, 4)
     torch.testing.assert_close(model.backbone(z, t, y), backbone(z, t, y))
+    images = list(model.image_sampler().draw(torch.tensor([1, 2]), DrawOptions(sampler="ddpm", steps=3)))
+    assert images[0].shape == (2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp"])
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_classes", 5, "num_classes is 5"),
+        ("latent_shape", (4, 8, 8), "latent_shape"),
+        ("normalization", LatentNormalization((0.0,) * 4, (1.0,) * 4), "normalization"),
+    ],
+)
+def test_autoguidance_by_a_model_of_other_data_is_refused(model_dir, field, value, words):
+    model = latentdebias.load_model(model_dir)
+    other = dataclasses.replace(model, config=dataclasses.replace(model.config, **{field: value}))
+    with pytest.raises(UserError, match=words):
+        model.guided_by(other)
+
+
+def test_autoguidance_needs_the_same_schedule_but_not_the_same_target(model_dir):
+    model = latentdebias.load_model(model_dir)
+    weaker = dataclasses.replace(model, diffusion=Diffusion("cosine", "eps"))
+    assert model.guided_by(weaker).image_sampler().weaker.backbone is model.backbone
+    with pytest.raises(UserError, match="same schedule"):
+        model.guided_by(dataclasses.replace(model, diffusion=Diffusion("linear", "v")))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp", "dpmpp_3m", "unipc"])
 def test_images_do_not_depend_on_the_batch_size(model_dir, sampler):
     """Uint8 pixels; a level may differ where a rounding falls the other way."""
     painter, labels = latentdebias.load_model(model_dir).image_sampler(), torch.tensor([3, 7, 3, 7, 1])

@@ -2,6 +2,7 @@ import argparse
 import errno
 import importlib
 import importlib.metadata
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_it_writes_a_grid_single_images_and_an_npz(tool, model_dir, tmp_path):
     assert np.array_equal(arrays["arr_0"][2], images[names[2]])
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "dpmpp", "unipc", "{name: ddim, eta: 0.5}"])
 def test_the_same_seed_draws_the_same_image_whatever_the_batch_size(tool, model_dir, tmp_path, sampler):
     common = ["--model", model_dir, "--num", 5, "--sampler", sampler, "--seed", 4, *SMALL]
     for size in (5, 2):
@@ -47,6 +48,21 @@ def test_the_same_seed_draws_the_same_image_whatever_the_batch_size(tool, model_
     assert left.keys() == right.keys()
     for name, image in left.items():
         assert np.abs(image.astype(int) - right[name]).max() <= 1, name
+
+
+def test_guidance_is_chosen_by_options_and_recorded(tool, model_dir, tmp_path):
+    plain, chosen = tmp_path / "plain", tmp_path / "chosen"
+    options = ["--guidance-interval", "0.1,0.9", "--guidance-schedule", "cosine", "--guidance-channels", 3]
+    more = ["--guidance-rescale", 0.5, "--autoguidance", model_dir, "--sampler", "{name: heun, s_churn: 10}"]
+    assert tool("sample", "--model", model_dir, "--num", 2, "--out", plain, *SMALL).code == 0
+    result = tool("sample", "--model", model_dir, "--num", 2, "--out", chosen, *SMALL, *options, *more)
+    assert result.code == 0, result.err
+    assert not all(np.array_equal(pngs(chosen)[name], image) for name, image in pngs(plain).items())
+    record = json.loads((chosen / "sampling.json").read_text())
+    assert record["sampler"] == {"name": "heun", "s_churn": 10}
+    assert record["guidance_interval"] == [0.1, 0.9]
+    assert (record["guidance_schedule"], record["guidance_channels"], record["guidance_rescale"]) == ("cosine", 3, 0.5)
+    assert record["autoguidance"] == str(model_dir)
 
 
 def test_classes_may_be_named_and_num_spreads_over_them(tool, model_dir, tmp_path):
@@ -74,6 +90,19 @@ def test_a_second_call_replaces_its_own_images_and_leaves_others_alone(tool, mod
         (["--classes", "3,12"], "'12' is no class"),
         (["--classes", "three"], "'three' is no class"),
         (["--sampler", "dimm"], "Did you mean 'ddim'"),
+        (["--sampler", "{name: ddim, eta: 2}"], "'eta'"),
+        (["--sampler", "{name: ddim, etta: 1}"], "Did you mean 'eta'"),
+        (["--sampler", "euler"], "choose sampler ddim"),
+        (["--guidance-interval", "0.8,0.2"], "is empty"),
+        (["--guidance-interval", "0.8"], "'guidance_interval"),
+        (["--guidance-interval", "0,800"], "'guidance_interval"),
+        (["--guidance-schedule", "cosin"], "Did you mean 'cosine'"),
+        (["--guidance-rule", "cfg_zero"], "schedule flow"),
+        (["--guidance-channels", "5"], "latents have 4"),
+        (["--guidance-rescale", "2"], "'guidance_rescale'"),
+        (["--guidance", "1", "--guidance-channels", "3"], "would do nothing"),
+        (["--zero-init", "1"], "not flow"),
+        (["--autoguidance", "/nowhere"], "no model directory"),
         (["--steps", "0"], "'steps'"),
         (["--steps", "1001"], "1000"),
         (["--steps", "ten"], "'ten'"),
@@ -143,6 +172,7 @@ def test_parts_of_installed_plugins_are_known(tool, monkeypatch, name):
 class Config:
     num_classes: int
     class_names: list[str]
+    latent_shape: tuple[int, int, int] = (4, 4, 4)
 
 
 @dataclass(frozen=True)
@@ -151,6 +181,7 @@ class Model:
 
     config: Config
     diffusion: Diffusion = field(default_factory=lambda: Diffusion("linear", "v"))
+    weaker: None = None
 
 
 @pytest.fixture

@@ -1,0 +1,52 @@
+"""What a network takes for x0, whatever its target; and the noise that a sampler adds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentdebias.diffusion import Diffusion
+
+Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`predict(z, t, labels)`: z `(B, C, H, W)`, one timestep t of the schedule, on the CPU, labels `(B,)` -> output."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """x0 `(B, ...)` fp64, and the values `(B, ...)` of a learned variance."""
+
+    x0: Tensor
+    variance: Tensor | None = None
+
+
+class Denoiser:
+    """Estimates of x0 for one batch; `calls` counts the network calls (NFE), a guided one as one.
+
+    The first `zero_init` steps take the velocity for 0 without asking the network (CFG-Zero*, Fan et al. 2025).
+    """
+
+    def __init__(self, predict: Predict, diffusion: Diffusion, labels: Tensor, zero_init: int = 0) -> None:
+        self.predict, self.diffusion, self.labels, self.zero_init = predict, diffusion, labels, zero_init
+        self.calls = 0
+
+    def __call__(self, z: Tensor, t: Tensor, step: int) -> Estimate:
+        """z `(B, ...)` fp64 at timestep t `()` on the CPU, within step number `step` -> the estimate."""
+        if step < self.zero_init:
+            # On the linear path x0 = z - sigma v.
+            return Estimate(z)
+        self.calls += 1
+        prediction, values = self.diffusion.variance.split(self.predict(z, t, self.labels), z)
+        scales = self.diffusion.schedule.alpha_sigma(t, torch.float64)
+        return Estimate(self.diffusion.target.to_x0(prediction.double(), z, *scales), values)
+
+
+class Noise:
+    """Standard normal noise `(B, *shape)` in fp64, each row from its own generator."""
+
+    def __init__(self, generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device) -> None:
+        self.generators, self.shape, self.device = generators, shape, device
+
+    def __call__(self) -> Tensor:
+        rows = [torch.randn(self.shape, generator=generator) for generator in self.generators]
+        return torch.stack(rows).to(self.device, torch.float64)

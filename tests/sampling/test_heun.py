@@ -1,0 +1,82 @@
+"""Heun against algorithm 2 of Karras et al. 2022, written out here."""
+
+import math
+
+import pytest
+import torch
+from gaussian import integrate, posterior_mean
+
+from latentdebias import Diffusion
+from latentdebias.sampling import image_generator
+from latentdebias.sampling.heun import Heun, nearest
+
+
+def algorithm_2(levels, round_level, denoise, steps, churn=0.0, tmin=0.0, tmax=math.inf, s_noise=1.0, count=3):
+    generators = [image_generator(0, i) for i in range(count)]
+
+    def noise():
+        return torch.stack([torch.randn(4, 4, 4, generator=g) for g in generators]).double()
+
+    t = [*[round_level(level) for level in levels], 0.0]
+    x = noise() * t[0]
+    for i in range(steps):
+        gamma = min(churn / steps, math.sqrt(2) - 1) if tmin <= t[i] <= tmax else 0.0
+        t_hat = round_level(t[i] + gamma * t[i])
+        if t_hat > t[i]:
+            x = x + math.sqrt(t_hat**2 - t[i] ** 2) * s_noise * noise()
+        d = (x - denoise(x, t_hat)) / t_hat
+        following = x + (t[i + 1] - t_hat) * d
+        if i < steps - 1:
+            d_next = (following - denoise(following, t[i + 1])) / t[i + 1]
+            following = x + (t[i + 1] - t_hat) * (d + d_next) / 2
+        x = following
+    return x
+
+
+def karras_levels(steps, low, high, rho=7):
+    ramp = [i / (steps - 1) for i in range(steps)]
+    return [(high ** (1 / rho) + r * (low ** (1 / rho) - high ** (1 / rho))) ** rho for r in ramp]
+
+
+STOCHASTIC = {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 50.0, "s_noise": 1.003}
+
+
+@pytest.mark.parametrize("options", [{}, STOCHASTIC], ids=["deterministic", "stochastic"])
+@pytest.mark.parametrize(("schedule", "low"), [("linear", 0.0100005), ("cosine", None)])
+def test_it_is_the_papers_algorithm_with_levels_rounded_to_the_table(schedule, low, options):
+    """Min-SNR's setting: 0.002 to 80 kept inside the table, rho 7, each level rounded to the nearest timestep."""
+    d, steps = Diffusion(schedule, "v"), 18
+    alpha_bar = d.schedule.alphas_cumprod
+    table = ((1 - alpha_bar) / alpha_bar).sqrt()
+    if low is not None:
+        assert table[0].item() == pytest.approx(low, rel=1e-6)
+
+    def round_level(level):
+        return table[(table - level).abs().argmin()].item()
+
+    levels = karras_levels(steps, max(0.002, table[0].item()), min(80, table[-1].item()))
+    assert levels[0] == pytest.approx(80)
+
+    def denoise(x, s):
+        return posterior_mean(1 / math.sqrt(1 + s**2), s / math.sqrt(1 + s**2), x / math.sqrt(1 + s**2))
+
+    churn = {key.removeprefix("s_"): value for key, value in options.items() if key != "s_noise"}
+    expected = algorithm_2(levels, round_level, denoise, steps, s_noise=options.get("s_noise", 1.0), **churn)
+    found, _ = integrate(d, {"name": "heun", **options}, steps, count=3)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+def test_on_the_edm_schedule_nothing_is_rounded():
+    d = Diffusion("edm", "edm")
+    levels = Heun().levels(d.schedule, 18)
+    torch.testing.assert_close(torch.tensor(levels), torch.tensor(karras_levels(18, 0.002, 80)))
+    for level in levels:
+        assert nearest(d.schedule, level).s == pytest.approx(level, rel=1e-9)
+
+
+def test_one_step_and_the_range_given():
+    d = Diffusion("cosine", "v")
+    levels = Heun(sigma_min=0.1, sigma_max=10.0, rho=3.0).levels(d.schedule, 5)
+    assert (levels[0], levels[-1]) == (pytest.approx(10), pytest.approx(0.1))
+    assert Heun().levels(d.schedule, 1) == [pytest.approx(80)]
+    assert integrate(d, "heun", 1)[1] == 1
