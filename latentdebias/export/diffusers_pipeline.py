@@ -75,6 +75,8 @@ def why_not_dit_pipeline(model: LoadedModel, vae: Any) -> str:
             return f"the DiT has {option} {getattr(spec, option)!r}"
     if not isinstance(diffusion.schedule, DiscreteSchedule):
         return "the schedule is continuous"
+    if diffusion.schedule.first_time:
+        return "its time is counted from 1"
     if target not in PREDICTION_TYPES:
         return f"the target is {target}"
     if model.config.num_classes > NULL_CLASS:

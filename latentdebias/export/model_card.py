@@ -101,9 +101,10 @@ def _data(manifest: dict[str, Any] | None) -> str:
         return "No manifest of the training data was given."
     shards = manifest["shards"]
     count, rejected = sum(shard["count"] for shard in shards), len(manifest.get("rejected", []))
+    mirrored = "with" if manifest["flips"] else "without"
     return (
         f"{count} images in {len(shards)} shards, {rejected} inputs rejected; preprocessing "
-        f"{manifest['preprocessing']}, mirrored views {'yes' if manifest['flips'] else 'no'}; the first shard's sha256 is {shards[0]['sha256']}."
+        f"{manifest['preprocessing']}, {mirrored} mirrored views; the first shard's sha256 is {shards[0]['sha256']}."
     )
 
 

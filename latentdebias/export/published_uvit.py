@@ -1,7 +1,7 @@
 """Checkpoints of U-ViT (Bao et al. 2023): the published files, or `nnet_ema.pth` of its training.
 
-U-ViT-H was trained on Stable Diffusion's discrete schedule, where the network is told the steps 1 to 1000; ours tells
-it 0 to 999. U-ViT-L and the pixel models were trained with continuous time, for which schedule linear stands.
+U-ViT-H was trained on Stable Diffusion's discrete schedule, and told the steps 1 to 1000. U-ViT-L and the pixel models
+were trained with continuous time, for which schedule linear stands: they were told 999 (t + 1) / 1000.
 """
 
 from pathlib import Path
@@ -38,4 +38,5 @@ def read_uvit(file: CheckpointFile, options: ImportOptions, schedule: str) -> Pu
     )
     weights, num_classes = read.classes("label_emb.weight", options.num_classes)
     side = read.side(read.size("pos_embed", 1) - (2 if num_classes else 1), patch_size)
-    return Published(spec, Diffusion(schedule, "eps"), channels, side, num_classes, weights)
+    diffusion = Diffusion({"name": schedule, "first_time": 1}, "eps")
+    return Published(spec, diffusion, channels, side, num_classes, weights)
