@@ -3,24 +3,12 @@
 from pathlib import Path
 
 import pytest
-import torch
+from random_models import CHANNELWISE, SMALL_DIT, randomised
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.backbones import BACKBONES
-from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.export import ModelConfig, load_model, save_model
-
-CHANNELWISE = LatentNormalization((0.3, -0.2, 0.1, 0.5), (1.5, 0.7, 1.0, 2.0))
-SMALL_DIT = {"name": "dit", "width": 32, "depth": 2, "heads": 2}
-
-
-def randomised(network, std=0.2):
-    torch.manual_seed(1)
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            torch.nn.init.normal_(parameter, std=std)
-    return network.eval()
 
 
 @pytest.fixture
