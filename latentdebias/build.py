@@ -26,7 +26,7 @@ from latentdebias.errors import UserError
 from latentdebias.export import ModelConfig, save_model
 from latentdebias.export.ema_profiles import name_of_std
 from latentdebias.export.ema_snapshots import SnapshotFolder
-from latentdebias.export.fitting import check_initial_weights, load_initial_weights
+from latentdebias.export.fitting import check_initial_weights, differences, load_initial_weights
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import ImageSampler, check_draw
@@ -169,6 +169,9 @@ def prepare(config: RunConfig) -> LatentShards:
     shards = open_shards(config)
     if shapes is None:
         _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
+    if config.init_from is not None:
+        normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
+        _say("\n".join(differences(config.init_from, diffusion, normalization)))
     num_classes, channels = shards.num_classes, shards.latent_shape[0]
     check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)

@@ -108,9 +108,13 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
     exported = export_diffusers(load_model(arguments.model), arguments.out, arguments.vae)
     print(f"{exported.pipeline} in {arguments.out}")
     if exported.reason:
-        print(f"diffusers' own DiTPipeline cannot hold it: {exported.reason}. Load it with custom_pipeline=")
+        load = "DiffusionPipeline.from_pretrained(DIR, custom_pipeline=DIR, trust_remote_code=True)"
+        print(f"diffusers' own DiTPipeline cannot hold it: {exported.reason}. Load it with {load}")
     elif exported.own_transformer:
-        print("Load it where latentdebias is installed, after: import latentdebias.export")
+        print(
+            "Load it after `import latentdebias.export`: its time frequencies are DiT's, which diffusers does not have. "
+            "A model trained with model.freq_shift=1 needs diffusers alone."
+        )
 
 
 def run_hub(arguments: argparse.Namespace) -> None:

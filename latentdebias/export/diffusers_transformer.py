@@ -15,8 +15,8 @@ from latentdebias.export.checkpoint_file import CheckpointFile, open_checkpoint
 from latentdebias.export.diffusers_names import from_diffusers
 from latentdebias.export.diffusers_scheduler import diffusion_of
 from latentdebias.export.dit_transformer import PublishedDiTTransformer2DModel
-from latentdebias.export.published import Published, autoencoder_of, class_names, save_fitting
-from latentdebias.export.published_dit import VAE, VARIANCES
+from latentdebias.export.published import VARIANCES, Published, autoencoder_of, class_names, save_fitting
+from latentdebias.export.published_dit import VAE
 
 TrainedWith = Literal["diffusers", "dit"]
 MODEL_INDEX = "model_index.json"
@@ -85,9 +85,7 @@ def _labels(folder: Path, config: Mapping[str, Any]) -> list[str]:
     """The class names that the pipeline has for classes 0, 1, ...; ImageNet's or numbers where it has none."""
     index = _optional_json(folder / MODEL_INDEX)
     id2label = index.get("id2label")
-    if id2label is None:
-        return class_names(config["num_embeds_ada_norm"])
-    if sorted(map(int, id2label)) != list(range(len(id2label))):
+    if id2label is None or sorted(map(int, id2label)) != list(range(len(id2label))):
         return class_names(config["num_embeds_ada_norm"])
     return [id2label[str(label)] for label in range(len(id2label))]
 

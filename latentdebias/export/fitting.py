@@ -8,8 +8,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
-from latentdebias.export.model_directory import CONFIG, WEIGHTS
+from latentdebias.export.model_directory import CONFIG, WEIGHTS, read_model_config
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -54,3 +56,16 @@ def load_initial_weights(network: nn.Module, directory: str) -> None:
     check_initial_weights(network, directory)
     with torch.no_grad():
         network.load_state_dict(load_file(Path(directory, WEIGHTS)))
+
+
+def differences(directory: str, diffusion: Diffusion, normalization: LatentNormalization) -> list[str]:
+    """What the weights in a model directory were trained under and this run is not, each as a sentence."""
+    theirs = read_model_config(Path(directory, CONFIG))
+    pairs = {"data.normalization": (theirs.normalization, normalization)}
+    trained, here = Diffusion(**theirs.diffusion).spec(), diffusion.spec()
+    pairs |= {f"diffusion.{part}": (trained[part], here[part]) for part in ("schedule", "target")}
+    return [
+        f"note: the weights of init_from were trained under {name} {there}, and this run is under {ours}"
+        for name, (there, ours) in pairs.items()
+        if there != ours
+    ]

@@ -25,6 +25,8 @@ SD_SCALING_FACTOR = 0.18215
 SD_CHANNELS = 4
 SD_FACTOR = 8
 AVERAGE = "published"
+# By output channels for each of the input.
+VARIANCES = {1: "fixed", 2: "learned_range"}
 
 
 @dataclass(frozen=True, kw_only=True)

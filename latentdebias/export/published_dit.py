@@ -6,12 +6,10 @@ from latentdebias.backbones import DiTSpec
 from latentdebias.backbones.dit import SIZES
 from latentdebias.diffusion import Diffusion
 from latentdebias.export.checkpoint_file import CheckpointFile, open_checkpoint
-from latentdebias.export.published import ImportOptions, Published, ShapeReader, write_published
+from latentdebias.export.published import VARIANCES, ImportOptions, Published, ShapeReader, write_published
 
 HEADS = {width: heads for width, _, heads, *_ in SIZES.values()}
 VAE = "stabilityai/sd-vae-ft-ema"
-# By output channels for each of the input.
-VARIANCES = {1: "fixed", 2: "learned_range"}
 
 
 def import_dit(path: Path, out: Path, options: ImportOptions) -> CheckpointFile:

@@ -11,7 +11,7 @@ from latentdebias.backbones.min_snr_vit import SIZES
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.export.checkpoint_file import CheckpointFile, open_checkpoint
-from latentdebias.export.published import ImportOptions, Published, ShapeReader, write_published
+from latentdebias.export.published import VARIANCES, ImportOptions, Published, ShapeReader, write_published
 
 HEADS = {width: heads for width, _, heads, *_ in SIZES.values()}
 VAE = "stabilityai/sd-vae-ft-mse"
@@ -22,12 +22,11 @@ WEIGHTING = {"name": "min_snr", "gamma": 5.0}
 def import_min_snr(path: Path, out: Path, options: ImportOptions, target: str, schedule: str) -> CheckpointFile:
     """Write a model directory of a Min-SNR ViT, whose file says neither its target nor its schedule."""
     file = open_checkpoint(path)
-    diffusion = Diffusion(schedule, target, WEIGHTING)
-    write_published(read_min_snr(file, options, diffusion), file, out, VAE, options.vae)
+    write_published(read_min_snr(file, options, target, schedule), file, out, VAE, options.vae)
     return file
 
 
-def read_min_snr(file: CheckpointFile, options: ImportOptions, diffusion: Diffusion) -> Published:
+def read_min_snr(file: CheckpointFile, options: ImportOptions, target: str, schedule: str) -> Published:
     """The network in a file, its sizes inferred from the shapes; our names are the published ones."""
     read = ShapeReader(file, "Min-SNR's ViT", HEADS)
     width, channels = read.size("patch_embed.proj.weight", 0), read.size("patch_embed.proj.weight", 1)
@@ -38,6 +37,8 @@ def read_min_snr(file: CheckpointFile, options: ImportOptions, diffusion: Diffus
         heads=read.heads(width, options.heads),
         patch_size=patch_size,
     )
+    outputs = read.size("linear_projection.weight", 0) // (patch_size**2 * channels)
+    diffusion = Diffusion(schedule, target, WEIGHTING, variance=VARIANCES.get(outputs, "fixed"))
     read.size(TIME_TABLE, 1)
     weights, num_classes = read.classes("class_embedding.weight", options.num_classes)
     weights[TIME_TABLE] = _of_our_length(weights[TIME_TABLE], diffusion, file)

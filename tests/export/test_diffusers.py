@@ -56,6 +56,16 @@ def test_an_imported_transformer_answers_as_diffusers_does(tmp_path, changes):
     assert model.diffusion.variance.outputs == changes.get("out_channels", 4) // 4
 
 
+@pytest.mark.parametrize("format", [{"max_shard_size": "50KB"}, {"safe_serialization": False}], ids=["shards", "bin"])
+def test_sharded_and_older_files_are_read_as_well(tmp_path, format):
+    transformer = their_transformer(tmp_path / "whole")
+    transformer.save_pretrained(tmp_path / "other" / "transformer", **format)
+    for name in ("whole", "other"):
+        import_diffusers(tmp_path / name, tmp_path / f"{name} model", None, "diffusers")
+    left, right = (load_model(tmp_path / f"{name} model").backbone.state_dict() for name in ("whole", "other"))
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
 def test_weights_converted_from_dits_own_get_the_frequencies_of_their_training(tmp_path):
     transformer = their_transformer(tmp_path)
     import_diffusers(tmp_path / "transformer", tmp_path / "model", None, "dit")

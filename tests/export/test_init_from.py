@@ -4,7 +4,10 @@ import torch
 from latentdebias.backbones import BACKBONES
 from latentdebias.build import Shapes, describe_model, initial_backbone
 from latentdebias.config import load_config
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
+from latentdebias.export.fitting import differences
 
 SHAPES = Shapes((4, 4, 4), 10)
 
@@ -44,3 +47,16 @@ def test_left_out_the_network_is_freshly_initialised():
     network = initial_backbone(run_config(), SHAPES)
     assert type(network) is type(BACKBONES.build("dit_s_patch2").build(4, 4, 10))
     assert not network.final_layer.linear.weight.any()
+
+
+def test_what_the_weights_were_trained_under_and_the_run_is_not_is_said(random_model, tmp_path):
+    model = random_model()
+    same = model.config.normalization
+    assert differences(str(tmp_path / "model"), model.diffusion, same) == []
+    other = LatentNormalization((0.0,) * 4, (2.0,) * 4)
+    said = differences(str(tmp_path / "model"), Diffusion("cosine", "v"), other)
+    assert [line.split(" under ")[1].split(" ")[0] for line in said] == [
+        "data.normalization",
+        "diffusion.schedule",
+        "diffusion.target",
+    ]
