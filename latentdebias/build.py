@@ -1,61 +1,33 @@
-"""From a run config to objects: the only place that knows every room."""
+"""From a run config to objects, and all that can be checked of it before a process group starts."""
 
 import dataclasses
-import functools
-import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.embeddings import TableTime
-from latentdebias.config import RunConfig, write_config
+from latentdebias.config import RunConfig
 from latentdebias.data import LatentShards
-from latentdebias.data.batches import BatchPlan, DataOptions, LatentBatches, check_flip, plan_batches
+from latentdebias.data.batches import BatchPlan, DataOptions, check_flip, plan_batches
 from latentdebias.data.cache import ShardCache
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.order import ORDERS
 from latentdebias.diffusion import VARIANCES, Diffusion
 from latentdebias.errors import UserError
-from latentdebias.export import ModelConfig, save_model
-from latentdebias.export.ema_profiles import name_of_std
-from latentdebias.export.ema_snapshots import SnapshotFolder
 from latentdebias.export.fitting import check_initial_weights, differences, load_initial_weights
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.images import ImageSampler, check_draw
-from latentdebias.training.checkpoint import Checkpoints
-from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, check_deepspeed_options
-from latentdebias.training.loss_meter import LossMeter
-from latentdebias.training.run_lock import run_lock
-from latentdebias.training.run_log import RunLog
-from latentdebias.training.run_state import RunState
-from latentdebias.training.sample_grid import SampleGrid
-from latentdebias.training.trainer import Checkpointing, Hook, Logging, Trainer, TrainState, WithAverage
-
-# Settings that may change between a checkpoint and the run that resumes it.
-FREE_ON_RESUME = {
-    "training": {
-        "steps",
-        "micro_batch_size",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "keep_every",
-        "max_skipped",
-        "sample_every",
-        "export_every",
-    },
-    "ema": {"snapshot_every"},
-    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
-}
+from latentdebias.sampling.images import check_draw
+from latentdebias.training.deepspeed_options import zero_stage
+from latentdebias.training.engine import check_deepspeed_options
+from latentdebias.training.evaluation_hook import check_evaluation
+from latentdebias.training.log_writers import check_wandb
+from latentdebias.training.lr_schedules import LR_SCHEDULES
+from latentdebias.training.optimizers import OPTIMIZERS, check_optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,24 +132,31 @@ def prepare(config: RunConfig) -> LatentShards:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
     check_deepspeed_options(config.deepspeed)
+    check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
+    LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     check_times(config, diffusion)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
     if shapes is not None:
-        _say(describe_model(config, shapes))
+        say(describe_model(config, shapes))
     shards = open_shards(config)
     if shapes is None:
-        _say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
+        say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
     if config.init_from is not None:
         normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
-        _say("\n".join(differences(config.init_from, diffusion, normalization)))
+        for line in differences(config.init_from, diffusion, normalization):
+            say(line)
     num_classes, channels = shards.num_classes, shards.latent_shape[0]
     check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)
-    _plan(config)
+    batch_plan(config)
     if config.training.sample_every:
-        _load_autoencoder(shards, torch.device("cpu"))
+        load_autoencoder_of(shards, torch.device("cpu"))
+    if config.training.wandb_project:
+        check_wandb()
+    if config.evaluation.every:
+        check_evaluation(config.evaluation, diffusion, num_classes, channels, shards.manifest.resolution)
     try:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -185,12 +164,14 @@ def prepare(config: RunConfig) -> LatentShards:
     return shards
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print on rank 0."""
     if distributed.rank() == 0:
         print(line, flush=True)
 
 
-def _plan(config: RunConfig) -> BatchPlan:
+def batch_plan(config: RunConfig) -> BatchPlan:
+    """How this rank's share of the batches is dealt; `UserError` where they cannot be dealt evenly."""
     training = config.training
     return plan_batches(
         training.seed,
@@ -201,148 +182,7 @@ def _plan(config: RunConfig) -> BatchPlan:
     )
 
 
-def _load_autoencoder(shards: LatentShards, device: torch.device) -> Autoencoder:
+def load_autoencoder_of(shards: LatentShards, device: torch.device) -> Autoencoder:
+    """The autoencoder that made the shards."""
     made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
     return load_this_autoencoder(made_with, made_with.id, device)
-
-
-class Run:
-    """A training run, assembled under a started process group; `train` runs it to its end."""
-
-    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
-        self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
-        self.shapes = Shapes(shards.latent_shape, shards.num_classes)
-        self.diffusion = build_diffusion(config)
-        self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
-        training, self.plan = config.training, _plan(config)
-        self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
-        torch.manual_seed(training.seed)
-        self.engine = Engine(
-            initial_backbone(config, self.shapes),
-            self.plan,
-            config.optimizer,
-            training.precision,
-            training.grad_clip,
-            config.deepspeed,
-        )
-        self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
-        self.snapshots = SnapshotFolder(self.run_dir)
-        self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints",
-            RunState(self.engine, self.ema),
-            self._settings(),
-            training.keep_checkpoints,
-            training.keep_every,
-        )
-
-    def train(self) -> None:
-        """Resume where there is a checkpoint, train to the last step, and export the model directory."""
-        with run_lock(self.run_dir, self.engine.device):
-            self._train(self.checkpoints.resume(), self.config.training.steps)
-
-    def export(self, average: str) -> None:
-        """Write the model directory of the newest checkpoint's `average`, without training."""
-        with run_lock(self.run_dir, self.engine.device):
-            step = self.checkpoints.resume()
-            if step == 0:
-                raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")
-            self._write_model(step, average)
-
-    def _train(self, first: int, last: int) -> None:
-        if first > last:
-            raise UserError(
-                f"{self.run_dir} has trained {first} steps, and training.steps is {last}; raise it with --set "
-                f"training.steps=N, or set another run_dir."
-            )
-        if distributed.rank() == 0:
-            write_config(self.config, self.run_dir / "config.yaml")
-            if self.config.ema.snapshot_every:
-                self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
-        state = TrainState(first)
-        with self._log(first, last) as log:
-            hooks, meter = self._hooks(log, first)
-            batches = self.batches.loader(first, last, self.engine.device)
-            options = self.config.training
-            optimizer = self.config.optimizer
-            Trainer(self.engine, self.diffusion, self.ema, batches, meter, optimizer, options, state, hooks).run()
-        self._write_model(state.step, self.config.ema.first)
-
-    def _write_model(self, step: int, average: str) -> None:
-        WithAverage(0, self.engine, self.ema, average, functools.partial(self._export, average)).now(step)
-
-    @contextmanager
-    def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
-        log = RunLog(self.run_dir, first, last) if distributed.rank() == 0 else None
-        try:
-            yield log
-        finally:
-            if log is not None:
-                log.close()
-
-    def _hooks(self, log: RunLog | None, first: int) -> tuple[list[Hook], LossMeter]:
-        options, meter = self.config.training, LossMeter(self.engine.device)
-        average = self.config.ema.first
-        logging = Logging(log, meter, self.engine, self.config.optimizer, options)
-        logging.start_at(first)
-        hooks: list[Hook] = [
-            logging,
-            # Before the checkpoint: a run killed between the two writes its snapshot again.
-            *self._snapshots(),
-            Checkpointing(self.checkpoints, options),
-            WithAverage(options.export_every, self.engine, self.ema, average, functools.partial(self._export, average)),
-        ]
-        if options.sample_every:
-            grid = self._sample_grid() if distributed.rank() == 0 else None
-            hooks.append(WithAverage(options.sample_every, self.engine, self.ema, average, grid))
-        return hooks, meter
-
-    def _snapshots(self) -> list[Hook]:
-        every, stds = self.config.ema.snapshot_every, self.config.ema.stds
-        writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
-        return [WithAverage(every, self.engine, self.ema, name, write) for name, write in writers.items()]
-
-    def _sample_grid(self) -> SampleGrid:
-        device = self.engine.device
-        sampler = ImageSampler(
-            build_backbone(self.config, self.shapes).to(device).eval(),
-            self.diffusion,
-            self.normalization,
-            _load_autoencoder(self.shards, device),
-            self.shapes.latent_shape,
-            self.shapes.num_classes,
-        )
-        return SampleGrid(self.run_dir / "samples", sampler, self.config.sampling)
-
-    def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
-        save_model(self.run_dir / "model", self._model_config(step, average), weights)
-
-    def _model_config(self, step: int, average: str) -> ModelConfig:
-        manifest = self.shards.manifest
-        return ModelConfig(
-            imports=self.config.imports,
-            model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
-            diffusion=self.diffusion.spec(),
-            latent_shape=self.shapes.latent_shape,
-            num_classes=self.shapes.num_classes,
-            class_names=manifest.class_names,
-            normalization=self.normalization,
-            resolution=manifest.resolution,
-            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
-            step=step,
-            ema=average,
-        )
-
-    def _settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
-        plain = self.config.plain()
-        settings = {
-            f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "training", "ema")
-            for key, value in plain[section].items()
-            if key not in FREE_ON_RESUME.get(section, ())
-        }
-        shards = self.shards.manifest.shards
-        return {
-            **settings,
-            "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
-        }

@@ -13,7 +13,7 @@ from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
 from latentdebias.training.ema import EMAOptions
-from latentdebias.training.engine import OptimizerOptions
+from latentdebias.training.evaluation_hook import EvaluationOptions
 from latentdebias.training.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
@@ -41,10 +41,12 @@ class RunConfig:
     data: DataOptions
     model: dict[str, Any]
     diffusion: DiffusionOptions
-    optimizer: OptimizerOptions
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "adamw"})
+    lr_schedule: Spec = "constant"
     training: TrainingOptions
     ema: EMAOptions
     sampling: SamplingOptions
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:

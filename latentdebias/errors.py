@@ -1,6 +1,7 @@
-"""The one exception that users see as a paragraph instead of a traceback."""
+"""The one exception that users see as a paragraph instead of a traceback, and the exit codes of the tools."""
 
 import difflib
+import enum
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -9,6 +10,17 @@ from latentdebias import distributed
 
 MANY = 40
 SECONDS_FOR_RANK_0 = 3
+
+
+class ExitCode(enum.IntEnum):
+    """What a tool's process ends with besides 0, and 1 with a traceback."""
+
+    USER_ERROR = 2
+    TIMED_OUT = 124
+    """The watchdog ended it: no step for `training.hang_timeout`, or no checkpoint within `training.stop_within`."""
+    INTERRUPTED = 130
+    STOPPED = 143
+    """Training stopped on request, after a checkpoint."""
 
 
 class UserError(ValueError):
@@ -31,9 +43,9 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         _print_once(f"error: {error}")
-        raise SystemExit(2) from None
+        raise SystemExit(ExitCode.USER_ERROR) from None
     except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        raise SystemExit(ExitCode.INTERRUPTED) from None
 
 
 def _print_once(message: str) -> None:

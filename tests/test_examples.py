@@ -11,12 +11,14 @@ from diffusers import DDPMPipeline
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ROOT = EXAMPLES.parent
+LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def run(script, *arguments, cwd=EXAMPLES):
-    alone = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(script), *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=alone, capture_output=True, text=True, timeout=200)
+    alone = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    command, threads = [sys.executable, str(script), *map(str, arguments)], {"OMP_NUM_THREADS": "1"}
+    environment = {**alone, **threads, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -1,4 +1,7 @@
-"""Measure rates on this machine: `bench.py data` (ways of reading latents), `bench.py encode` (the encoding job)."""
+"""Measure rates on this machine.
+
+`bench.py data` (ways of reading latents), `bench.py encode` (the encoding job), `bench.py train` (the training loop).
+"""
 
 import argparse
 import tempfile
@@ -10,23 +13,20 @@ from pathlib import Path
 import numpy as np
 import webdataset
 from bench_encode import add_encode_arguments, bench_encode
+from bench_shards import LATENT_SHAPE, write_random_shards
+from bench_train import add_train_arguments, bench_train
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import DataOptions, LatentBatches, plan_batches
-from latentdebias.data.encoding import finalize
 from latentdebias.data.epochs import EpochReader, IndexedReader, Share
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.order import BlockShuffle, FullShuffle
-from latentdebias.data.shards import Plan
 from latentdebias.data.streaming import StreamedShards
-from latentdebias.data.writer import ShardWriter
 from latentdebias.errors import UserError, run_tool
 
-LATENT_SHAPE = (4, 32, 32)
-SAMPLES_PER_SHARD = 4096
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
 WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
@@ -41,17 +41,18 @@ def main() -> None:
     data.add_argument("--num", type=int, default=20_000, help="samples (about 18 KB each, written three times)")
     encode = commands.add_parser("encode", help="the encoding job against the bare autoencoder, images/s")
     add_encode_arguments(encode)
+    train = commands.add_parser("train", help="the training loop against the bare steps of the same model")
+    add_train_arguments(train)
     options = parser.parse_args()
-    if options.num < 1:
-        raise UserError(f"--num {options.num} is too few. Legal here: 1 or more.")
-    if options.command == "encode":
-        bench_encode(options)
-    else:
-        bench_data(options.num)
+    for name, number in vars(options).items():
+        if isinstance(number, int) and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number} is too few. Legal here: 1 or more.")
+    {"data": bench_data, "encode": bench_encode, "train": bench_train}[options.command](options)
 
 
-def bench_data(num: int) -> None:
-    """Print samples/s of one process for each reader over the same `num` random latents (fp16, 4x32x32), twice read."""
+def bench_data(options: argparse.Namespace) -> None:
+    """Print samples/s of one process for each reader over the same random latents (fp16, 4x32x32), twice read."""
+    num = options.num
     with tempfile.TemporaryDirectory() as folder:
         shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
         _write_samples(num, shards, arrays, tensors)
@@ -81,31 +82,9 @@ def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:
 
 
 def _write_samples(num: int, shards: Path, arrays: Path, tensors: Path) -> None:
-    channels, height, width = LATENT_SHAPE
-    plan = Plan(
-        autoencoder={"id": "random"},
-        precision="float32",
-        resolution=8 * height,
-        preprocessing="none",
-        latent_shape=LATENT_SHAPE,
-        flips=False,
-        samples_per_shard=SAMPLES_PER_SHARD,
-        num_inputs=num,
-        inputs_sha256="",
-        num_classes=1000,
-        class_names=[],
-    )
-    shards.mkdir()
     arrays.mkdir()
-    rng = np.random.default_rng(0)
-    for shard in tqdm(range(plan.num_shards), desc="write", unit="shard", leave=False):
-        with ShardWriter(shards, plan, shard) as writer:
-            for index in plan.inputs_of(shard):
-                moments = rng.standard_normal((2 * channels, height, width), np.float32).astype(np.float16)
-                writer.add(index, moments, None, index % 1000, str(index), (256, 256))
-                np.save(arrays / f"{index}.npy", moments)
-            writer.commit()
-    finalize(shards, plan)
+    for index, moments in write_random_shards(shards, num):
+        np.save(arrays / f"{index}.npy", moments)
     _write_tensors(tensors, arrays, num)
 
 

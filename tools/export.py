@@ -112,8 +112,8 @@ def run_diffusers(arguments: argparse.Namespace) -> None:
         print(f"diffusers' own DiTPipeline cannot hold it: {exported.reason}. Load it with {load}")
     elif exported.own_transformer:
         print(
-            "Load it after `import latentdebias.export`: its time frequencies are DiT's, which diffusers does not have. "
-            "A model trained with model.freq_shift=1 needs diffusers alone."
+            "Load it after `import latentdebias.export`, for its time frequencies are DiT's, and not diffusers' own; "
+            "a model trained with model.freq_shift=1 needs diffusers alone."
         )
 
 

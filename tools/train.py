@@ -3,9 +3,10 @@
 
 import argparse
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
-from latentdebias.errors import run_tool
+from latentdebias.errors import ExitCode, run_tool
+from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 
 
@@ -25,11 +26,14 @@ def main() -> None:
     shards = prepare(config)
     start_distributed()
     run = Run(config, shards)
+    stopped = False
     if arguments.export:
         run.export(average)
     else:
-        run.train()
+        stopped = bool(run.train().stopped_by)
     stop_distributed()
+    if stopped:
+        raise SystemExit(ExitCode.STOPPED)
 
 
 if __name__ == "__main__":

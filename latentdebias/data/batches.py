@@ -5,7 +5,7 @@ Sample position = step * batch_size + row counts the samples of a run from 0. Po
 generator keyed by (seed, p). So workers, ranks, resumes and micro-batches cannot change the training.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from latentdebias.data.order import ORDERS
 from latentdebias.data.posterior import draw_latents
 from latentdebias.data.reader import LatentShards
 from latentdebias.data.worker_errors import ErrorsAsValues, raised
+from latentdebias.data.worker_signals import outlast_signals
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 
@@ -138,7 +139,7 @@ class LatentBatches(Dataset[Batch]):
         unconditional = (drop < self.options.label_drop) | (labels == NO_LABEL)
         return torch.from_numpy(np.where(unconditional, self.shards.num_classes, labels))
 
-    def loader(self, first_step: int, last_step: int, device: torch.device) -> Iterator[Batch]:
+    def loader(self, first_step: int, last_step: int, device: torch.device) -> Generator[Batch, None, None]:
         """The batches of steps [first_step, last_step), read ahead by `data.workers` processes."""
         micro_steps = range(first_step * self.plan.accumulation, last_step * self.plan.accumulation)
         loader = DataLoader(
@@ -147,6 +148,7 @@ class LatentBatches(Dataset[Batch]):
             sampler=micro_steps,
             num_workers=self.options.workers,
             pin_memory=device.type == "cuda",
+            worker_init_fn=outlast_signals,
         )
         for batch in raised(loader):
             yield batch.to(device)

@@ -1,7 +1,8 @@
 """The `ema/` folder of a run: snapshots of power-function averages, from which any width is made after training.
 
-Snapshots are whole models in fp16, whatever the number of ranks and the ZeRO stage were. Rounding adds to a
-reconstruction about as much as exporting it in fp16 would, and halves the folder.
+Snapshots are whole models in fp16, whatever the number of ranks and the ZeRO stage were. That halves the folder, and
+adds to a reconstruction about what a cast to fp16 would: rms 1.5e-5 measured on weights of rms 0.086, for widths of
+0.075 to 0.2 from snapshots of 0.05 and 0.1. A width below those tracked magnifies it, 0.03 by four.
 """
 
 import dataclasses

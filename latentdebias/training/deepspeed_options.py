@@ -15,7 +15,10 @@ OWNED = {
     "gradient_accumulation_steps": "training.batch_size and training.micro_batch_size",
     "gradient_clipping": "training.grad_clip",
     "optimizer": "optimizer",
-    "scheduler": "optimizer.warmup_steps",
+    "scheduler": "lr_schedule",
+    "zero_allow_untested_optimizer": "optimizer",
+    "zero_force_ds_cpu_optimizer": "optimizer",
+    "activation_checkpointing": "training.activation_checkpointing",
     "bf16": "training.precision",
     "fp16": "training.precision",
     "torch_autocast": "training.precision",
@@ -36,21 +39,9 @@ class FlopsProfiler(pydantic.BaseModel, extra="forbid"):
     output_file: str | None = None
 
 
-class ActivationCheckpointing(pydantic.BaseModel, extra="forbid"):
-    """DeepSpeed's `activation_checkpointing` section."""
-
-    partition_activations: bool = False
-    contiguous_memory_optimization: bool = False
-    cpu_checkpointing: bool = False
-    number_checkpoints: int | None = None
-    synchronize_checkpoint_boundary: bool = False
-    profile: bool = False
-
-
 class RawOptions(pydantic.BaseModel, extra="forbid"):
     """The options that a run config may pass through; sections that DeepSpeed models itself are added to them."""
 
-    activation_checkpointing: ActivationCheckpointing | None = None
     flops_profiler: FlopsProfiler | None = None
     communication_data_type: Literal["fp16", "bf16", "fp32"] | None = None
     seq_parallel_communication_data_type: Literal["fp16", "bf16", "fp32"] | None = None
@@ -63,8 +54,6 @@ class RawOptions(pydantic.BaseModel, extra="forbid"):
     memory_breakdown: bool = False
     wall_clock_breakdown: bool = False
     steps_per_print: int | None = None
-    zero_allow_untested_optimizer: bool = False
-    zero_force_ds_cpu_optimizer: bool = False
 
 
 def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.BaseModel]]) -> None:

@@ -43,7 +43,7 @@ class PowerFunction:
     """rate = 1 - beta_gamma(t), of relative width `std` (Karras et al. 2024, section 3.1)."""
 
     def __init__(self, std: float) -> None:
-        self.std, self.name, self.gamma = std, name_of_std(std), gamma_of(std)
+        self.name, self.gamma = name_of_std(std), gamma_of(std)
 
     def rate(self, step: int) -> float:
         return 1 - beta(self.gamma, step)

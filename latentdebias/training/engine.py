@@ -8,18 +8,18 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from latentdebias import distributed
+from latentdebias.backbones.blocks import repeated_blocks
 from latentdebias.data.batches import BatchPlan
 from latentdebias.errors import UserError
 from latentdebias.training.deepspeed_options import check_options, zero_stage
 from latentdebias.training.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
+from latentdebias.training.optimizers import OptimizerSpec
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -27,39 +27,26 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+from deepspeed.utils import safe_get_full_fp32_param, set_z3_leaf_module
 
 Precision = Literal["fp32", "bf16"]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerOptions:
-    """AdamW with a linear warm-up to a constant learning rate."""
-
-    lr: PositiveFloat = 1e-4
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-    weight_decay: NonNegativeFloat = 0.0
-    warmup_steps: NonNegativeInt = 0
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of step number `step`, which counts from 0."""
-        return self.lr * min(1.0, (step + 1) / max(self.warmup_steps, 1))
 
 
 def start_distributed() -> None:
     """Join the launcher's process group, or make one of a single process.
 
-    Raises `UserError` under srun without MASTER_ADDR and MASTER_PORT.
+    Raises `UserError` under srun or mpirun without MASTER_ADDR and MASTER_PORT.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     try:
         distributed.export_launcher_variables()
     except KeyError as missing:
         raise UserError(
-            f"srun started {distributed.world_size()} processes, and {missing} is not set; export MASTER_ADDR (the "
-            f"first host of `scontrol show hostnames`) and MASTER_PORT (a free port) before srun."
+            f"{distributed.world_size()} processes were started, and {missing} is not set: where they meet. Export "
+            f"MASTER_ADDR (the host of rank 0; under Slurm the first of `scontrol show hostnames`) and MASTER_PORT (a "
+            f"free port there); mpirun passes them on with -x MASTER_ADDR -x MASTER_PORT."
         ) from None
     # Else every CPU run compiles a shared-memory all-reduce first, which needs a C++ compiler; gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -83,14 +70,20 @@ def check_deepspeed_options(raw: Mapping[str, Any]) -> None:
     check_options(raw, {"zero_optimization": DeepSpeedZeroConfig, "comms_logger": CommsLoggerConfig})
 
 
+def gather_whole_blocks(backbone: nn.Module) -> None:
+    """Let ZeRO-3 gather and release the weights of a block at once, without hooks on the layers inside."""
+    for block in repeated_blocks(backbone):
+        set_z3_leaf_module(block, True)
+
+
 class Engine:
-    """A backbone under DeepSpeed with an AdamW of ours: called like the backbone, stepped like an optimizer."""
+    """A backbone under DeepSpeed with an optimizer of ours: called like the backbone, stepped like an optimizer."""
 
     def __init__(
         self,
         backbone: nn.Module,
         plan: BatchPlan,
-        optimizer: OptimizerOptions,
+        optimizer: OptimizerSpec,
         precision: Precision,
         grad_clip: float,
         raw: Mapping[str, Any],
@@ -99,17 +92,13 @@ class Engine:
         self._grad_clip = grad_clip
         self._grad_norm: Tensor | None = None
         self._trained = {name: weight for name, weight in backbone.named_parameters() if weight.requires_grad}
-        adamw = torch.optim.AdamW(
-            list(self._trained.values()),
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=True,
-        )
+        built = optimizer.build(backbone)
+        self._lrs = [group["lr"] for group in built.param_groups]
         options = {
             "steps_per_print": 2**31,
             "zero_force_ds_cpu_optimizer": False,
+            # `optimizers.check_optimizer` has tested it.
+            "zero_allow_untested_optimizer": True,
             **raw,
             "train_batch_size": plan.batch_size,
             "train_micro_batch_size_per_gpu": plan.micro_batch_size,
@@ -118,7 +107,7 @@ class Engine:
         }
         if precision == "bf16":
             options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-        self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=adamw, config=options)[0]
+        self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=built, config=options)[0]
         self.device: torch.device = torch.device(self.deepspeed.device)
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 
@@ -164,10 +153,14 @@ class Engine:
         """Updates skipped so far in this process, and how many of them in a row just now; a host sync."""
         return int(self._skipped.item()), int(self._skipped_in_a_row.item())
 
-    def set_lr(self, lr: float) -> None:
-        """The learning rate of the next update."""
-        for group in self.deepspeed.optimizer.param_groups:
-            group["lr"] = lr
+    def set_lr(self, share: float) -> None:
+        """The learning rate of the next update, as a share of what each parameter group was built with."""
+        for group, lr in zip(self.deepspeed.optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = share * lr
+
+    def lr(self) -> float:
+        """The learning rate of the last update, in the first parameter group."""
+        return float(self.deepspeed.optimizer.param_groups[0]["lr"])
 
     def grad_norm(self) -> float | None:
         """The global gradient norm of the last update, before clipping; a host sync."""
@@ -273,3 +266,19 @@ def _whole(weight: Tensor, written_by: int | None = None) -> contextlib.Abstract
     if hasattr(weight, "ds_id"):
         return deepspeed.zero.GatheredParameters([weight], modifier_rank=written_by)
     return contextlib.nullcontext()
+
+
+def deepspeed_estimate(stage: int, parameters: int, largest_layer: int, gpus: int) -> int | None:
+    """Bytes of model states on a GPU by DeepSpeed's estimator, None for the stages 0 and 1, which it leaves out.
+
+    It assumes bf16 weights and gradients beside fp32 ones, and knows of no averages.
+    """
+    # Its share of a GPU depends on the product of these alone.
+    machines, on_each = 1, gpus
+    if stage == 2:
+        return estimate_zero2_model_states_mem_needs(parameters, on_each, machines, cpu_offload=False)[1]
+    if stage == 3:
+        return estimate_zero3_model_states_mem_needs(
+            parameters, largest_layer, on_each, machines, cpu_offload=False, cpu_offload_params=False
+        )[1]
+    return None

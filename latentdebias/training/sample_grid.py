@@ -1,5 +1,6 @@
 """Pictures while training: a guided grid drawn with the EMA weights, from the same seed each time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +25,12 @@ class SamplingOptions(DrawOptions):
 
 
 class SampleGrid:
-    """Draws `samples/step-N.png`: up to ten classes, a row each."""
+    """Draws `samples/step-N.png`: up to ten classes, a row each; `show` is told of the file."""
 
-    def __init__(self, directory: Path, sampler: ImageSampler, options: SamplingOptions) -> None:
-        self.directory, self.sampler = directory, sampler
+    def __init__(
+        self, directory: Path, sampler: ImageSampler, options: SamplingOptions, show: Callable[[int, Path], None]
+    ) -> None:
+        self.directory, self.sampler, self.show = directory, sampler, show
         self.options = options.for_classes(sampler.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
@@ -36,4 +39,6 @@ class SampleGrid:
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         self.directory.mkdir(parents=True, exist_ok=True)
-        save_grid(images, self.options.per_class, self.directory / f"step-{step:08d}.png")
+        path = self.directory / f"step-{step:08d}.png"
+        save_grid(images, self.options.per_class, path)
+        self.show(step, path)

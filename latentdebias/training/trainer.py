@@ -1,22 +1,21 @@
 """The training loop, and the hooks that run after a step."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.backbones.blocks import Where
 from latentdebias.data.batches import Batch
 from latentdebias.diffusion import Diffusion
-from latentdebias.errors import UserError
 from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, OptimizerOptions, Precision
+from latentdebias.training.engine import Engine, Precision
 from latentdebias.training.loss_meter import LossMeter
-from latentdebias.training.run_log import RunLog
+from latentdebias.training.lr_schedules import LRSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +27,8 @@ class TrainingOptions:
     micro_batch_size: PositiveInt | None = None
     seed: NonNegativeInt = 0
     precision: Precision = "bf16"
+    activation_checkpointing: Where = "none"
+    compile: Where = "none"
     grad_clip: NonNegativeFloat = 1.0
     log_every: PositiveInt = 100
     checkpoint_every: PositiveInt = 10_000
@@ -36,13 +37,18 @@ class TrainingOptions:
     max_skipped: PositiveInt = 20
     sample_every: NonNegativeInt = 0
     export_every: NonNegativeInt = 0
+    stop_within: NonNegativeFloat = 25.0
+    hang_timeout: NonNegativeFloat = 1800.0
+    peak_tflops: PositiveFloat | None = None
+    wandb_project: str | None = None
 
 
 @dataclass
 class TrainState:
-    """How far a run is: updates done."""
+    """How far a run is: updates done, and what stopped it before its last one, if anything did."""
 
     step: int = 0
+    stopped_by: str = ""
 
 
 Hook = Callable[[TrainState], None]
@@ -59,13 +65,13 @@ class Trainer:
         ema: PartitionedEMA,
         batches: Iterable[Batch],
         meter: LossMeter,
-        optimizer: OptimizerOptions,
+        lr_schedule: LRSchedule,
         options: TrainingOptions,
         state: TrainState,
         hooks: Sequence[Hook],
     ) -> None:
         self.engine, self.diffusion, self.ema, self.batches, self.meter = engine, diffusion, ema, batches, meter
-        self.optimizer, self.options, self.state, self.hooks = optimizer, options, state, hooks
+        self.lr_schedule, self.options, self.state, self.hooks = lr_schedule, options, state, hooks
 
     def run(self) -> None:
         for batch in self.batches:
@@ -75,7 +81,7 @@ class Trainer:
             self.engine.backward(losses.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
-                self.engine.set_lr(self.optimizer.lr_at(self.state.step))
+                self.engine.set_lr(self.lr_schedule.lr_share_at(self.state.step, self.options.steps))
             self.engine.step()
             if boundary:
                 self.state.step += 1
@@ -83,65 +89,19 @@ class Trainer:
                 for hook in self.hooks:
                     hook(self.state)
                 self.meter.next_step()
-
-
-class Logging:
-    """Hook: every `log_every` steps, the loss of the global batch, by bin of t since the last line, and speed."""
-
-    def __init__(
-        self,
-        log: RunLog | None,
-        meter: LossMeter,
-        engine: Engine,
-        optimizer: OptimizerOptions,
-        options: TrainingOptions,
-    ) -> None:
-        self.log, self.meter, self.engine, self.optimizer, self.options = log, meter, engine, optimizer, options
-        self._last = (0, time.perf_counter())
-
-    def __call__(self, state: TrainState) -> None:
-        if self.log is not None:
-            self.log.advance()
-        if state.step % self.options.log_every and state.step != self.options.steps:
-            return
-        loss, loss_by_t = self.meter.report()
-        skipped, in_a_row = self.engine.skipped()
-        if in_a_row >= self.options.max_skipped:
-            raise UserError(
-                f"The gradient was not finite in the last {in_a_row} updates up to step {state.step}, which were all "
-                f"skipped (training.max_skipped is {self.options.max_skipped}). Lower optimizer.lr, set "
-                f"training.grad_clip, or cap the weighting with max_weight; a rerun resumes from the last checkpoint."
-            )
-        if self.log is not None:
-            record = {
-                "loss": loss,
-                "lr": self.optimizer.lr_at(state.step - 1),
-                "grad_norm": self.engine.grad_norm(),
-                "skipped_updates": skipped,
-                "images_per_second": self._images_per_second(state.step),
-                "loss_by_t": loss_by_t,
-            }
-            self.log.write(state.step, record)
-
-    def _images_per_second(self, step: int) -> float:
-        last_step, last_time = self._last
-        self._last = (step, time.perf_counter())
-        return (step - last_step) * self.options.batch_size / (self._last[1] - last_time)
-
-    def start_at(self, step: int) -> None:
-        """Count speed from `step`, now."""
-        self._last = (step, time.perf_counter())
+                if self.state.stopped_by:
+                    break
 
 
 class Checkpointing:
-    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end."""
+    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end or a stop."""
 
     def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
         self.checkpoints, self.options = checkpoints, options
 
     def __call__(self, state: TrainState) -> None:
         self.checkpoints.check()
-        last = state.step == self.options.steps
+        last = state.step == self.options.steps or bool(state.stopped_by)
         if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)
         if last:

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import latentdebias
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 from latentdebias.sampling.images import DrawOptions
 
 LEARNED = ["diffusion.variance=learned_range"]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 
 LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 ROOT = Path(__file__).parents[2]

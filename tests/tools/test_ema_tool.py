@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import latentdebias
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 
 
 @pytest.fixture

@@ -42,8 +42,9 @@ def test_a_published_file_becomes_a_model_that_is_drawn_and_fine_tuned(
 
 
 def check_fine_tuning_starts_there(model_dir, small_run, weights, name):
-    from latentdebias.build import Run, prepare
+    from latentdebias.build import prepare
     from latentdebias.config import load_config
+    from latentdebias.run import Run
 
     variance = load_model(model_dir).config.diffusion["variance"]["name"]
     sizes = [f"model.{key}={value}" for key, value in {**SIZES, "patch_size": 2}.items()]

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from latentdebias import load_model
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 
 ROOT = Path(__file__).parents[2]
 DEEPSPEED = str(Path(sys.executable).with_name("deepspeed"))
@@ -69,7 +70,7 @@ def kill_with_children(process):
 
 @pytest.fixture
 def trained_on_two_ranks(launch, small_run, tmp_path):
-    """The folders stage0 to stage3 of runs of two ranks, with checkpoints after steps 2 and 4."""
+    """Runs in stage0 to stage3 and checkpointed (blocks, at stage 3), with checkpoints after steps 2 and 4."""
     script = str(Path(__file__).with_name("train_all_stages.py"))
     done = launch(DEEPSPEED, "--num_gpus", "2", "--master_port", "29613", script, tmp_path, *small_run)
     assert done.code == 0, done.err
@@ -84,6 +85,8 @@ def test_every_stage_trains_alike_on_two_ranks_and_on_one(trained_on_two_ranks, 
         folder = trained_on_two_ranks / f"stage{stage}"
         assert list(losses(folder).values()) == pytest.approx(list(expected.values()), rel=2e-4), stage
         resumes_on_one_rank(folder, small_run, another_stage=(stage + 1) % 4)
+    checkpointed = losses(trained_on_two_ranks / "checkpointed")
+    assert list(checkpointed.values()) == pytest.approx(list(expected.values()), rel=2e-4)
 
 
 def train_here(*overrides):

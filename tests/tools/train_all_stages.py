@@ -2,14 +2,16 @@
 
 import sys
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 
 folder, *overrides = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank")]
+runs = {f"stage{stage}": [f"deepspeed.zero_optimization.stage={stage}"] for stage in range(4)}
+runs["checkpointed"] = [*runs["stage3"], "training.activation_checkpointing=blocks"]
 start_distributed()
-for stage in range(4):
-    changes = [f"run_dir={folder}/stage{stage}", f"deepspeed.zero_optimization.stage={stage}"]
-    config = load_config("digits_debias.yaml", [*overrides, *changes])
+for name, changes in runs.items():
+    config = load_config("digits_debias.yaml", [*overrides, f"run_dir={folder}/{name}", *changes])
     Run(config, prepare(config)).train()
 stop_distributed()

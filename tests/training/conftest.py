@@ -1,7 +1,8 @@
 import pytest
 
-from latentdebias.build import Run, prepare
+from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.run import Run
 
 
 @pytest.fixture

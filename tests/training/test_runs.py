@@ -44,7 +44,7 @@ def test_the_first_step_is_adamws(make_run, tmp_path, zero_stage):
     run.train()
     after = latentdebias.load_model(run.run_dir / "model").backbone.state_dict()
     moved = (after["final_layer.linear.bias"] - before["final_layer.linear.bias"]).abs()
-    torch.testing.assert_close(moved, torch.full_like(moved, run.config.optimizer.lr), rtol=1e-3, atol=0)
+    torch.testing.assert_close(moved, torch.full_like(moved, run.config.optimizer["lr"]), rtol=1e-3, atol=0)
 
 
 def test_accumulated_micro_batches_train_like_the_whole_batch(make_run, tmp_path):
@@ -84,7 +84,7 @@ def test_grad_norm_is_logged_at_every_stage(make_run, zero_stage):
 
 
 def test_learning_rate_warms_up(make_run):
-    run = make_run("optimizer.warmup_steps=4", "optimizer.lr=0.4")
+    run = make_run("lr_schedule.warmup_steps=4", "optimizer.lr=0.4")
     run.train()
     assert [row["lr"] for row in log_of(run)] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
@@ -172,6 +172,14 @@ def test_batches_may_be_read_by_worker_processes(make_run, tmp_path):
         ("ema.stds=[0.0505]", "three decimals"),
         ("ema.snapshot_every=10", "ema.stds is empty"),
         ("optimizer.lr=-1", "greater than 0"),
+        ("optimizer.betas=[0.9]", "betas"),
+        ("optimizer.name=adamm", "Did you mean 'adamw'"),
+        ("optimizer.warmup_steps=3", "Unknown key 'warmup_steps'"),
+        ("lr_schedule=cosin", "Did you mean 'cosine'"),
+        ("lr_schedule.warmup=3", "Did you mean 'warmup_steps'"),
+        ("optimizer={name: timm, opt: lionn, lr: 1.0e-4}", "Did you mean 'lion'"),
+        ("optimizer={name: timm, opt: muon, lr: 1.0e-4}", "deepspeed.zero_optimization.stage=0"),
+        ("training.compile=all", "'all'"),
         ("data.label_drop=5", "less than or equal to 1"),
         ("model.heads=5", "do not divide"),
         ("model.depth=0", "greater than 0"),

@@ -1,0 +1,299 @@
+"""A training run, from its config to its model directory: the only place that knows every room."""
+
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentdebias import distributed
+from latentdebias.autoencoders import AutoencoderIdentity
+from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
+from latentdebias.backbones.flops import forward_flops
+from latentdebias.build import (
+    Shapes,
+    batch_plan,
+    build_backbone,
+    build_diffusion,
+    initial_backbone,
+    load_autoencoder_of,
+    say,
+)
+from latentdebias.config import RunConfig, write_config
+from latentdebias.data import LatentShards
+from latentdebias.data.batches import LatentBatches
+from latentdebias.data.normalization import LatentNormalization
+from latentdebias.errors import UserError
+from latentdebias.export import ModelConfig, save_model
+from latentdebias.export.ema_profiles import name_of_std
+from latentdebias.export.ema_snapshots import SnapshotFolder
+from latentdebias.sampling.images import ImageSampler
+from latentdebias.training.agreement import Agreement
+from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.ema import PartitionedEMA
+from latentdebias.training.engine import Engine, gather_whole_blocks
+from latentdebias.training.evaluation_hook import InLoopEvaluation
+from latentdebias.training.log_writers import open_writers
+from latentdebias.training.logging_hook import Logging
+from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.lr_schedules import LR_SCHEDULES
+from latentdebias.training.optimizers import OPTIMIZERS
+from latentdebias.training.peak_flops import find_peak
+from latentdebias.training.run_lock import run_lock
+from latentdebias.training.run_log import RunLog
+from latentdebias.training.run_state import RunState
+from latentdebias.training.sample_grid import SampleGrid
+from latentdebias.training.speed import Speedometer, WaitClock, Workload
+from latentdebias.training.stopping import Stopping, StopRequest, unless_stopped
+from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
+from latentdebias.training.watchdog import Watchdog
+
+# Settings that may change between a checkpoint and the run that resumes it.
+FREE_ON_RESUME = {
+    "training": {
+        "steps",
+        "micro_batch_size",
+        "activation_checkpointing",
+        "compile",
+        "log_every",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "keep_every",
+        "max_skipped",
+        "sample_every",
+        "export_every",
+        "stop_within",
+        "hang_timeout",
+        "peak_tflops",
+        "wandb_project",
+    },
+    "ema": {"snapshot_every"},
+    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+}
+
+
+class Run:
+    """A training run, assembled under a started process group; `train` runs it to its end."""
+
+    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
+        self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
+        self.shapes = Shapes(shards.latent_shape, shards.num_classes)
+        self.diffusion = build_diffusion(config)
+        self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
+        training, self.plan = config.training, batch_plan(config)
+        self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
+        torch.manual_seed(training.seed)
+        self.engine = Engine(
+            self._trained_backbone(),
+            self.plan,
+            OPTIMIZERS.build(config.optimizer),
+            training.precision,
+            training.grad_clip,
+            config.deepspeed,
+        )
+        self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
+        self.snapshots = SnapshotFolder(self.run_dir)
+        self.checkpoints = Checkpoints(
+            self.run_dir / "checkpoints",
+            RunState(self.engine, self.ema),
+            self._settings(),
+            training.keep_checkpoints,
+            training.keep_every,
+        )
+
+    def _trained_backbone(self) -> nn.Module:
+        backbone, training = initial_backbone(self.config, self.shapes), self.config.training
+        if training.compile == "blocks":
+            compile_blocks(backbone)
+        if training.activation_checkpointing == "blocks":
+            checkpoint_blocks(backbone)
+        if "blocks" in (training.compile, training.activation_checkpointing):
+            gather_whole_blocks(backbone)
+        return backbone
+
+    def train(self) -> TrainState:
+        """Resume where there is a checkpoint, train to the last step, and export the model directory.
+
+        A signal or the end of the launcher stops it earlier, after a checkpoint; the answer's `stopped_by` says which.
+        """
+        with run_lock(self.run_dir, self.engine.device):
+            return self._train(self.checkpoints.resume(), self.config.training.steps)
+
+    def export(self, average: str) -> None:
+        """Write the model directory of the newest checkpoint's `average`, without training."""
+        with run_lock(self.run_dir, self.engine.device):
+            step = self.checkpoints.resume()
+            if step == 0:
+                raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")
+            self._write_model(step, average)
+
+    def _train(self, first: int, last: int) -> TrainState:
+        if first > last:
+            raise UserError(
+                f"{self.run_dir} has trained {first} steps, and training.steps is {last}; raise it with --set "
+                f"training.steps=N, or set another run_dir."
+            )
+        if distributed.rank() == 0:
+            write_config(self.config, self.run_dir / "config.yaml")
+            if self.config.ema.snapshot_every:
+                self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
+        state = TrainState(first)
+        with self.trainer(state, last) as trainer:
+            trainer.run()
+        if state.stopped_by:
+            self._say_stopped(state)
+        else:
+            self._write_model(state.step, self.config.ema.first)
+        return state
+
+    @contextmanager
+    def trainer(self, state: TrainState, last: int) -> Iterator[Trainer]:
+        """The loop from `state` to the step `last`, with all hooks, watched for the length of a with-block."""
+        options, request, waited = self.config.training, StopRequest(), WaitClock()
+        with (
+            self._log(state.step, last) as log,
+            Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
+            closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
+        ):
+            agreement = Agreement(1)
+            meter, speed = LossMeter(self.engine.device), self._speedometer(state.step, waited)
+            logging = Logging(log, meter, self.engine, options, speed)
+            hooks: list[Hook] = [watchdog.beat, Stopping(request, agreement), logging, *self._hooks(log, watchdog)]
+            yield Trainer(
+                self.engine,
+                self.diffusion,
+                self.ema,
+                waited.around(batches),
+                meter,
+                LR_SCHEDULES.build(self.config.lr_schedule),
+                options,
+                state,
+                hooks,
+            )
+            agreement.close()
+
+    def _say_stopped(self, state: TrainState) -> None:
+        if distributed.rank() == 0:
+            line = (
+                f"stopped at step {state.step} on {state.stopped_by}; the checkpoint is in "
+                f"{self.checkpoints.directory}; the same command resumes"
+            )
+            print(line, file=sys.stderr, flush=True)
+
+    def _write_model(self, step: int, average: str) -> None:
+        WithAverage(0, self.engine, self.ema, average, functools.partial(self._export, average)).now(step)
+
+    @contextmanager
+    def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
+        log = None
+        if distributed.rank() == 0:
+            project = self.config.training.wandb_project
+            log = RunLog(open_writers(self.run_dir, first, project, self.config.plain()), first, last)
+        try:
+            yield log
+        finally:
+            if log is not None:
+                log.close()
+
+    def _speedometer(self, first: int, waited: WaitClock) -> Speedometer:
+        training, shapes, device = self.config.training, self.shapes, self.engine.device
+        peak = find_peak(device, training.precision, training.peak_tflops)
+        say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
+        flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
+        flops_per_image = None if flops is None else flops.training()
+        workload = Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
+        return Speedometer(workload, waited, device, first)
+
+    def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
+        options = self.config.training
+        hooks: list[Hook] = [
+            # Before the checkpoint: a run killed between the two writes its snapshot again.
+            *self._snapshots(),
+            watchdog.unwatched(Checkpointing(self.checkpoints, options)),
+            self._unhurried(options.export_every, functools.partial(self._export, self.config.ema.first), watchdog),
+        ]
+        if options.sample_every:
+            hooks.append(
+                self._unhurried(options.sample_every, None if log is None else self._sample_grid(log), watchdog)
+            )
+        if every := self.config.evaluation.every:
+            hooks.append(self._unhurried(every, None if log is None else self._evaluation(log), watchdog))
+        return hooks
+
+    def _unhurried(self, every: int, use: UseWeights | None, watchdog: Watchdog) -> Hook:
+        """What may take long with the average, and is not needed to resume."""
+        return unless_stopped(watchdog.unwatched(WithAverage(every, self.engine, self.ema, self.config.ema.first, use)))
+
+    def _snapshots(self) -> list[Hook]:
+        every, stds = self.config.ema.snapshot_every, self.config.ema.stds
+        writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
+        return [WithAverage(every, self.engine, self.ema, name, write) for name, write in writers.items()]
+
+    def _sample_grid(self, log: RunLog) -> SampleGrid:
+        show = functools.partial(log.write_image, "samples")
+        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, show)
+
+    def _evaluation(self, log: RunLog) -> InLoopEvaluation:
+        return InLoopEvaluation(
+            self.run_dir,
+            self._image_sampler,
+            self.config.evaluation,
+            self.shards.manifest.resolution,
+            self.config.ema.first,
+            log.write,
+        )
+
+    @functools.cached_property
+    def _image_sampler(self) -> ImageSampler:
+        device = self.engine.device
+        return ImageSampler(
+            build_backbone(self.config, self.shapes).to(device).eval(),
+            self.diffusion,
+            self.normalization,
+            load_autoencoder_of(self.shards, device),
+            self.shapes.latent_shape,
+            self.shapes.num_classes,
+        )
+
+    def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(self.run_dir / "model", self._model_config(step, average), weights)
+
+    def _model_config(self, step: int, average: str) -> ModelConfig:
+        manifest = self.shards.manifest
+        return ModelConfig(
+            imports=self.config.imports,
+            model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
+            diffusion=self.diffusion.spec(),
+            latent_shape=self.shapes.latent_shape,
+            num_classes=self.shapes.num_classes,
+            class_names=manifest.class_names,
+            normalization=self.normalization,
+            resolution=manifest.resolution,
+            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
+            step=step,
+            ema=average,
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
+        # Written out by the registries, a value and the same value left at its default are equal.
+        optimizer = OPTIMIZERS.spec_of(OPTIMIZERS.build(self.config.optimizer))
+        lr_schedule = LR_SCHEDULES.spec_of(LR_SCHEDULES.build(self.config.lr_schedule))
+        plain = {**self.config.plain(), "optimizer": optimizer, "lr_schedule": lr_schedule}
+        settings = {
+            f"{section}.{key}": value
+            for section in ("data", "model", "diffusion", "optimizer", "lr_schedule", "training", "ema")
+            for key, value in plain[section].items()
+            if key not in FREE_ON_RESUME.get(section, ())
+        }
+        shards = self.shards.manifest.shards
+        return {
+            **settings,
+            "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
+        }

@@ -1,0 +1,149 @@
+"""Optimizers, and the check that ZeRO may cut one's parameters into flat pieces."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import timm.optim
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch import Tensor, nn
+
+from latentdebias.backbones.blocks import repeated_blocks
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.registry import Registry
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+# Of timm's names, those that need CUDA extensions or second derivatives are left out.
+TIMM_NAMES = [str(name) for name in timm.optim.list_optimizers(exclude_filters=["fused*", "bnb*", "adahessian"])]
+
+
+class OptimizerSpec(ABC):
+    """An optimizer's options, without the weights."""
+
+    @abstractmethod
+    def build(self, backbone: nn.Module) -> torch.optim.Optimizer:
+        """The optimizer of the backbone's trainable parameters."""
+
+
+OPTIMIZERS: Registry[OptimizerSpec] = Registry("optimizer")
+
+
+@OPTIMIZERS.register("adamw")
+@dataclass(frozen=True, kw_only=True)
+class AdamW(OptimizerSpec):
+    """torch's fused AdamW (Loshchilov & Hutter 2019), with the same decay for every parameter."""
+
+    lr: PositiveFloat = 1e-4
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+
+    def build(self, backbone: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            [parameter for parameter in backbone.parameters() if parameter.requires_grad],
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+@OPTIMIZERS.register("timm")
+@dataclass(frozen=True, kw_only=True)
+class TimmOptimizer(OptimizerSpec):
+    """Any optimizer of timm's factory by its name there; what is left at None has the factory's default.
+
+    Biases and other 1-D parameters do not decay. Muon (Jordan et al. 2024) takes the matrices of the repeated blocks,
+    and its AdamW all else: embeddings, the output layer, biases.
+    """
+
+    opt: str
+    lr: PositiveFloat
+    betas: tuple[Beta, ...] | None = None
+    eps: PositiveFloat | None = None
+    momentum: Beta | None = None
+    weight_decay: NonNegativeFloat = 0.0
+
+    def build(self, backbone: nn.Module) -> torch.optim.Optimizer:
+        if self.opt not in TIMM_NAMES:
+            raise UserError(f"Unknown optimizer.opt {self.opt!r} of timm. {legal_choices(self.opt, TIMM_NAMES)}")
+        options = self._given_options()
+        if timm.optim.get_optimizer_class(self.opt, bind_defaults=False) is timm.optim.Muon:
+            options["fallback_list"] = _names_outside_blocks(backbone)
+        return timm.optim.create_optimizer_v2(
+            backbone, opt=self.opt, lr=self.lr, weight_decay=self.weight_decay, **options
+        )
+
+    def _given_options(self) -> dict[str, Any]:
+        info = timm.optim.get_optimizer_info(self.opt)
+        fields = {
+            "betas": (self.betas, info.has_betas),
+            "eps": (self.eps, info.has_eps),
+            "momentum": (self.momentum, info.has_momentum),
+        }
+        given = {name: value for name, (value, _) in fields.items() if value is not None}
+        for name in given:
+            if not fields[name][1]:
+                taken = [legal for legal, (_, has) in fields.items() if has]
+                raise UserError(
+                    f"timm's {self.opt!r} takes no {name}, so optimizer.{name} would do nothing; remove it. Beside lr "
+                    f"and weight_decay it takes: {', '.join(taken) or 'nothing'}."
+                )
+        return given
+
+
+def _names_outside_blocks(backbone: nn.Module) -> list[str]:
+    inside = {id(parameter) for block in repeated_blocks(backbone) for parameter in block.parameters()}
+    return [name for name, parameter in backbone.named_parameters() if id(parameter) not in inside]
+
+
+def check_optimizer(spec: OptimizerSpec, zero_stage: int) -> None:
+    """Raise `UserError` for a spec that cannot be built, or that ZeRO `zero_stage` would make another optimizer of."""
+    spec.build(_OneMatrix())
+    if zero_stage and not is_elementwise(spec):
+        name = getattr(spec, "opt", OPTIMIZERS.name_of(spec))
+        raise UserError(
+            f"Optimizer {name!r} looks at whole parameters, and ZeRO stage {zero_stage} hands it flat pieces of them, "
+            f"on which it would silently do something else. Use --set deepspeed.zero_optimization.stage=0, or an "
+            f"optimizer that treats each weight by itself, such as adamw, or timm's lion, adopt or nadamw."
+        )
+
+
+class _OneMatrix(nn.Module):
+    """The smallest backbone that shows what an optimizer does with a matrix of one of its blocks."""
+
+    # Sides above those from which factoring optimizers treat a parameter as a matrix.
+    shape = (160, 144)
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows, columns = self.shape
+        self.blocks = nn.ModuleList([nn.Linear(columns, rows, bias=False, dtype=torch.float64)])
+
+
+def is_elementwise(spec: OptimizerSpec) -> bool:
+    """Whether two steps on a matrix are the same two steps on its flattened pieces, each on a rank of its own."""
+    generator = torch.Generator().manual_seed(0)
+    start, first, second = torch.randn(3, *_OneMatrix.shape, dtype=torch.float64, generator=generator)
+    # AdamP and SGDP look at whole parameters only where the gradient is orthogonal to the weights.
+    second = second - (second * start).sum() / (start * start).sum() * start
+    whole = _moved(spec, start, [first, second])
+    cuts = [each.flatten().split([9_000, 14_040]) for each in (start, first, second)]
+    pieces = torch.cat([_moved(spec, piece, gradients) for piece, *gradients in zip(*cuts, strict=True)])
+    return torch.allclose(whole.flatten(), pieces, rtol=1e-9, atol=1e-9 * float(whole.abs().max()))
+
+
+def _moved(spec: OptimizerSpec, start: Tensor, gradients: Sequence[Tensor]) -> Tensor:
+    """How far the gradients' steps move a parameter from `start`, which may be a piece of the matrix."""
+    optimizer = spec.build(_OneMatrix())
+    # As ZeRO does: the groups are made of whole parameters, whose pieces then take their place.
+    parameter = nn.Parameter(start.clone())
+    optimizer.param_groups[0]["params"] = [parameter]
+    for gradient in gradients:
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    return parameter.detach() - start

@@ -1,0 +1,31 @@
+"""tools/plan.py as a user runs it."""
+
+import pytest
+
+
+def test_the_table_of_dit_xl(tool):
+    done = tool("plan", "--config", "imagenet256_debias.yaml", "--gpus", 8, "--gpu", "a100", "--steps", 7_000_000)
+    assert done.code == 0
+    assert "675.1M parameters" in done.out
+    assert "237.2 GFLOP forward, 711.7 to train" in done.out
+    assert "47.2 GB for 1,281,167 images" in done.out
+    # 7e6 x 256 x 711.7e9 / (8 x 312e12 x 0.4) s
+    assert "14.78 days" in done.out
+    assert [line.split()[1] for line in done.out.splitlines() if line.startswith("stage")] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--gpus", 8, "--gpu", "h10"], "Did you mean 'h100'?"),
+        (["--gpus", 0], "--gpus 0 is too few"),
+        (["--gpus", 7], "not a multiple of 7"),
+        (["--gpus", 8, "--utilisation", 40], "--utilisation 40.0"),
+        (["--gpus", 8, "--set", "training.stepz=1"], "training.stepz"),
+    ],
+)
+def test_bad_input_is_one_paragraph(tool, arguments, words):
+    done = tool("plan", "--config", "imagenet256_debias.yaml", *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err

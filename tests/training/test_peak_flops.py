@@ -1,0 +1,59 @@
+"""Which peak a utilisation is a share of."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from latentdebias.training.peak_flops import GPUS, find_gpu, find_peak, peak_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device_name", "gpu"),
+    [
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA A100 80GB PCIe", "a100"),
+        ("NVIDIA A10", "a10"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA B200", "b200"),
+        ("AMD Instinct MI250X", "mi250x"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_a_gpu_is_known_by_the_name_that_torch_gives(device_name, gpu):
+    assert find_gpu(device_name) is GPUS[gpu]
+
+
+@pytest.mark.parametrize(
+    "device_name", ["NVIDIA A10G", "NVIDIA L40", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA GeForce RTX 4090 Laptop GPU"]
+)
+def test_a_relative_of_a_gpu_is_not_taken_for_it(device_name):
+    assert find_gpu(device_name) is None
+
+
+def test_every_gpu_is_faster_in_fewer_bits():
+    assert all(gpu.bf16 > gpu.tf32 >= gpu.fp32 for gpu in GPUS.values())
+
+
+def test_fp32_is_tf32_only_where_torch_uses_it(monkeypatch):
+    assert peak_of(GPUS["a100"], "fp32") == 19.5e12
+    monkeypatch.setattr(torch.backends, "cuda", SimpleNamespace(matmul=SimpleNamespace(allow_tf32=True)))
+    assert peak_of(GPUS["a100"], "fp32") == 156e12
+
+
+def test_an_unknown_device_is_measured_and_said_to_be():
+    peak = find_peak(CPU, "fp32", None)
+    assert 1e8 < peak.flops < 1e14
+    assert "measured" in peak.origin
+
+
+def test_a_stated_peak_goes_before_all():
+    assert find_peak(CPU, "bf16", 2.5).flops == 2.5e12
