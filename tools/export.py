@@ -68,7 +68,7 @@ def exporters(commands: argparse._SubParsersAction) -> None:
     hub.add_argument("--repo", required=True, metavar="OWNER/NAME")
     hub.add_argument("--manifest", type=Path, metavar="FILE", help="manifest.json of the shards, for the card")
     hub.add_argument(
-        "--evaluation", type=Path, metavar="FILE", help="evaluation.json of tools/evaluate.py, for the card"
+        "--evaluation", type=Path, metavar="FILE", help="scores for the card; default: MODEL.evaluation.json"
     )
     for each in (pipeline, hub):
         each.add_argument("--model", required=True, type=Path, metavar="DIR", help="a model directory")

@@ -28,7 +28,16 @@ FIXED = {
     "attention_bias": True,
     "norm_elementwise_affine": False,
 }
-DEFAULTS = {"num_embeds_ada_norm": 1000, "patch_size": 2, "sample_size": 32, "in_channels": 4, "norm_eps": 1e-5}
+DEFAULTS = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "num_layers": 28,
+    "in_channels": 4,
+    "sample_size": 32,
+    "patch_size": 2,
+    "num_embeds_ada_norm": 1000,
+    "norm_eps": 1e-5,
+}
 LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "epsilon"}
 
 
@@ -44,7 +53,7 @@ def import_diffusers(folder: Path, out: Path, vae: str | None, trained_with: Tra
     _check_is_dit(config, transformer)
     files = _weight_files(transformer)
     theirs = {name: weight for file in files for name, weight in file.weights.items()}
-    spec, labels = _spec(config, theirs, trained_with), _labels(folder, config)
+    spec, labels = _spec(config, trained_with), _labels(folder, config)
     channels, side, count = config["in_channels"], config["sample_size"], len(labels)
     outputs = (config.get("out_channels") or channels) // channels
     scheduler = _optional_json(folder / "scheduler" / "scheduler_config.json")
@@ -67,13 +76,13 @@ def _check_is_dit(config: Mapping[str, Any], folder: Path) -> None:
             )
 
 
-def _spec(config: Mapping[str, Any], theirs: Mapping[str, Tensor], trained_with: TrainedWith) -> DiTSpec:
-    heads = config.get("num_attention_heads", 16)
+def _spec(config: Mapping[str, Any], trained_with: TrainedWith) -> DiTSpec:
+    heads = config["num_attention_heads"]
     published = trained_with == "dit" or config.get("_class_name") == PublishedDiTTransformer2DModel.__name__
     eps = 1e-6 if trained_with == "dit" else config["norm_eps"]
     return DiTSpec(
-        width=heads * config.get("attention_head_dim", 72),
-        depth=config.get("num_layers", 28),
+        width=heads * config["attention_head_dim"],
+        depth=config["num_layers"],
         heads=heads,
         patch_size=config["patch_size"],
         freq_shift=0 if published else 1,

@@ -11,7 +11,7 @@ from latentdebias.errors import UserError
 from latentdebias.export import dit_transformer
 from latentdebias.export.diffusers_pipeline import export_diffusers
 from latentdebias.export.diffusers_transformer import MODEL_INDEX
-from latentdebias.export.model_card import model_card, read_json
+from latentdebias.export.model_card import EVALUATION_KEYS, MANIFEST_KEYS, model_card, read_facts
 from latentdebias.export.model_directory import CONFIG, WEIGHTS, load_model
 from latentdebias.files import publish
 
@@ -21,10 +21,13 @@ MODEL_FOLDER = "latentdebias"
 def push_to_hub(model_dir: Path, repo: str, vae: str | None, manifest: Path | None, evaluation: Path | None) -> str:
     """Create `repo` where it is new, upload the model in one commit, and return the address.
 
-    The diffusers folder lies at the top, the model directory under `latentdebias/`. Raises `UserError` where the model
-    cannot be exported, or the hub refuses.
+    The diffusers folder lies at the top, the model directory under `latentdebias/`. `evaluation` defaults to the file
+    that tools/evaluate.py writes beside the model. Raises `UserError` where the model cannot be exported, or the hub
+    refuses.
     """
-    model, facts, scores = load_model(model_dir), read_json(manifest), read_json(evaluation)
+    model, facts = load_model(model_dir), read_facts(manifest, MANIFEST_KEYS)
+    beside = model_dir.absolute().with_name(f"{model_dir.absolute().name}.evaluation.json")
+    scores = read_facts(evaluation or (beside if beside.is_file() else None), EVALUATION_KEYS)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "upload")
         exported = export_diffusers(model, folder, vae)

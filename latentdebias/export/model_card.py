@@ -54,6 +54,9 @@ Weights: {weights}, after {step} steps. Autoencoder: {vae}.
 {scores}
 """
 
+MANIFEST_KEYS = {"shards", "count", "rejected", "preprocessing", "flips"}
+EVALUATION_KEYS = {"scores", "num_samples", "num_reference", "reference", "reference_sha256", "extractor", "sampling"}
+
 
 def model_card(
     repo: str,
@@ -78,14 +81,17 @@ def model_card(
     )
 
 
-def read_json(path: Path | None) -> dict[str, Any] | None:
-    """What a JSON file holds, None without a path; `UserError` where it is missing or damaged."""
+def read_facts(path: Path | None, keys: set[str]) -> dict[str, Any] | None:
+    """What a JSON file with these keys holds, None without a path; `UserError` where it is missing or another one."""
     if path is None:
         return None
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}); name a file that latentdebias wrote.") from None
+    if missing := keys - facts.keys():
+        raise UserError(f"{path} has no {', '.join(sorted(missing))}; name a file that latentdebias wrote.")
+    return facts
 
 
 def _usage(repo: str, config: ModelConfig, exported: Exported) -> str:
@@ -100,7 +106,7 @@ def _data(manifest: dict[str, Any] | None) -> str:
     if manifest is None:
         return "No manifest of the training data was given."
     shards = manifest["shards"]
-    count, rejected = sum(shard["count"] for shard in shards), len(manifest.get("rejected", []))
+    count, rejected = manifest["count"], len(manifest["rejected"])
     mirrored = "with" if manifest["flips"] else "without"
     return (
         f"{count} images in {len(shards)} shards, {rejected} inputs rejected; preprocessing "
@@ -116,6 +122,6 @@ def _scores(evaluation: dict[str, Any] | None) -> str:
         f"{evaluation['num_samples']} samples against {evaluation['num_reference']} of {evaluation['reference']} "
         f"(sha256 {evaluation['reference_sha256'][:12]}), extractor {evaluation['extractor']}"
     ]
-    if evaluation.get("sampling"):
+    if evaluation["sampling"]:
         protocol.append(", ".join(f"{name} {value}" for name, value in evaluation["sampling"].items()))
     return "\n".join(["| metric | value |", "|---|---|", *rows, "", f"Protocol: {'; '.join(protocol)}."])

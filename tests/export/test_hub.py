@@ -16,6 +16,7 @@ from latentdebias.export.hub import push_to_hub
 SHARD = {"name": "shard-000000.tar", "count": 900, "size": 1, "sha256": "ab" * 32}
 MANIFEST = {
     "shards": [SHARD, {**SHARD, "count": 100}],
+    "count": 1000,
     "rejected": [{"name": "broken.png", "reason": "cut short"}],
     "preprocessing": "adm_center_crop",
     "flips": True,
@@ -118,6 +119,20 @@ def test_a_refusal_of_the_hub_is_one_paragraph(hub, random_model, tmp_path, monk
     with pytest.raises(UserError, match="hf auth login"):
         push_to_hub(tmp_path / "model", "me/small-dit", None, None, None)
     assert not hub.exists()
+
+
+def test_scores_beside_the_model_are_found(hub, random_model, tmp_path):
+    random_model()
+    write(tmp_path / "model.evaluation.json", EVALUATION)
+    push_to_hub(tmp_path / "model", "me/small-dit", None, None, None)
+    assert "| fid | 12.35 |" in (hub / "README.md").read_text()
+
+
+def test_a_file_of_something_else_is_an_error(hub, random_model, tmp_path):
+    random_model()
+    other = write(tmp_path / "other.json", {"scores": {}})
+    with pytest.raises(UserError, match=r"other\.json has no extractor"):
+        push_to_hub(tmp_path / "model", "me/small-dit", None, None, other)
 
 
 def test_a_manifest_that_is_none_is_an_error(hub, random_model, tmp_path):
