@@ -4,7 +4,8 @@ from setuptools import find_packages, setup
 
 DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
-TEST = [*DEMO, *DATASETS, "pytest>=8", "pytest-timeout>=2.3"]
+EXAMPLES = ["accelerate>=1.0"]
+TEST = [*DEMO, *DATASETS, *EXAMPLES, "pytest>=8", "pytest-timeout>=2.3"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -44,6 +45,7 @@ setup(
         "demo": DEMO,
         "datasets": DATASETS,
         "s3": ["s3fs"],
+        "examples": EXAMPLES,
         "wandb": ["wandb>=0.17"],
         "test": TEST,
         "check": [*TEST, *CHECK],

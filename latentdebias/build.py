@@ -14,9 +14,11 @@ from latentdebias.config import RunConfig
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import BatchPlan, DataOptions, check_flip, plan_batches
 from latentdebias.data.cache import ShardCache
+from latentdebias.data.normalization import LatentNormalization
 from latentdebias.data.order import ORDERS
 from latentdebias.diffusion import VARIANCES, Diffusion
 from latentdebias.errors import UserError
+from latentdebias.export.fitting import check_initial_weights, differences, load_initial_weights
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.images import check_draw
@@ -47,6 +49,14 @@ def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     return BACKBONES.build(config.model).build(side, channels, shapes.num_classes, _out_chans(config, channels))
 
 
+def initial_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
+    """The network that a run starts to train: freshly initialised, or with the weights of `init_from`."""
+    backbone = build_backbone(config, shapes)
+    if config.init_from is not None:
+        load_initial_weights(backbone, config.init_from)
+    return backbone
+
+
 def _out_chans(config: RunConfig, channels: int) -> int:
     return VARIANCES.build(config.diffusion.variance).outputs * channels
 
@@ -57,6 +67,8 @@ def describe_model(config: RunConfig, shapes: Shapes) -> str:
     with torch.device("meta"):
         spec = BACKBONES.build(config.model).without_pretrained()
         backbone = spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
+    if config.init_from is not None:
+        check_initial_weights(backbone, config.init_from)
     millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6
     return (
         f"model {config.model['name']}: {millions:.1f}M parameters on latents {tuple(shapes.latent_shape)}, "
@@ -131,6 +143,10 @@ def prepare(config: RunConfig) -> LatentShards:
     shards = open_shards(config)
     if shapes is None:
         say(describe_model(config, Shapes(shards.latent_shape, shards.num_classes)))
+    if config.init_from is not None:
+        normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
+        for line in differences(config.init_from, diffusion, normalization):
+            say(line)
     num_classes, channels = shards.num_classes, shards.latent_shape[0]
     check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
     check_flip(config.data, shards)

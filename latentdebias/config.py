@@ -37,6 +37,7 @@ class RunConfig:
 
     run_dir: str
     imports: list[str] = field(default_factory=list)
+    init_from: str | None = None
     data: DataOptions
     model: dict[str, Any]
     diffusion: DiffusionOptions

@@ -16,7 +16,15 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
-from latentdebias.build import Shapes, batch_plan, build_backbone, build_diffusion, load_autoencoder_of, say
+from latentdebias.build import (
+    Shapes,
+    batch_plan,
+    build_backbone,
+    build_diffusion,
+    initial_backbone,
+    load_autoencoder_of,
+    say,
+)
 from latentdebias.config import RunConfig, write_config
 from latentdebias.data import LatentShards
 from latentdebias.data.batches import LatentBatches
@@ -100,7 +108,7 @@ class Run:
         )
 
     def _trained_backbone(self) -> nn.Module:
-        backbone, training = build_backbone(self.config, self.shapes), self.config.training
+        backbone, training = initial_backbone(self.config, self.shapes), self.config.training
         if training.compile == "blocks":
             compile_blocks(backbone)
         if training.activation_checkpointing == "blocks":

@@ -10,7 +10,13 @@ from latentdebias.errors import UserError
 from latentdebias.plan import plan_run, sample_bytes, state_bytes, training_days
 from latentdebias.run import Run
 
-DIT_S = ["model.name=dit_s_patch2", "training.batch_size=256", "training.micro_batch_size=16", "data.shards=/nowhere"]
+DIT_S = [
+    "model.name=dit_s_patch2",
+    "diffusion.variance=fixed",
+    "training.batch_size=256",
+    "training.micro_batch_size=16",
+    "data.shards=/nowhere",
+]
 # By hand: blocks 12 (12 w^2 + 9 w + 6 (w^2 + w)), positions 256 w, patches 16 w + w, times 256 w + w + w^2 + w,
 # classes 1001 w, the last layer 2 (w^2 + w) + 16 w + 16; w = 384.
 WIDTH = 384

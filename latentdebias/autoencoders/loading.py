@@ -60,10 +60,14 @@ def load_autoencoder(
 def load_this_autoencoder(made_with: AutoencoderIdentity, id_or_dir: str, device: torch.device | str) -> Autoencoder:
     """The autoencoder that latents were made with, from wherever it is now.
 
-    Raises `UserError` where what is found there differs in weights, scale or shape.
+    Raises `UserError` where what is found there differs in weights, scale or shape. Where the weights' sha256
+    is "", they were never seen, as of a published model's autoencoder; then only scale and shape are compared.
     """
     autoencoder = load_autoencoder(id_or_dir, device)
-    if dataclasses.replace(autoencoder.identity, id=made_with.id) != made_with:
+    found = dataclasses.replace(autoencoder.identity, id=made_with.id)
+    if not made_with.weights_sha256:
+        found = dataclasses.replace(found, config_sha256="", weights_sha256="")
+    if found != made_with:
         raise UserError(
             f"Autoencoder {id_or_dir!r} is not the one these latents were made with: it is {autoencoder.identity}, and "
             f"they come from {made_with}. Say where that one is: --vae ID_OR_DIR"

@@ -32,6 +32,12 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 
+def sincos_positions(grid_size: int, width: int) -> Tensor:
+    """DiT's fixed positions `(1, N, D)`: sines and cosines of the column, then those of the row."""
+    by_axis = build_sincos2d_pos_embed([grid_size] * 2, width).unflatten(1, (2, 2, width // 4))
+    return by_axis.transpose(1, 2).flip(1).flatten(1)[None]
+
+
 class TanhGELU(nn.GELU):
     """The tanh approximation, with which DiT was trained."""
 
@@ -45,11 +51,12 @@ def swiglu(width: int, hidden: int) -> SwiGLU:
 
 
 # Without weights of their own: adaLN scales and shifts behind them.
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "layer": partial(nn.LayerNorm, eps=1e-6, elementwise_affine=False),
+NORMS: dict[str, Callable[[int, float], nn.Module]] = {
+    "layer": partial(nn.LayerNorm, elementwise_affine=False),
     "rms": partial(RmsNormFp32, affine=False),
 }
 MLPS: dict[str, Callable[[int, int], nn.Module]] = {"gelu": partial(Mlp, act_layer=TanhGELU), "swiglu": swiglu}
+NORM_EPS = 1e-6
 QK_NORMS: dict[str, Any] = {"none": None, "layer": nn.LayerNorm, "rms": RmsNormFp32}
 POSITIONS = {"sincos": {"absolute"}, "rope": {"rotary"}, "sincos_rope": {"absolute", "rotary"}}
 
@@ -60,7 +67,8 @@ class DiTBlock(nn.Module):
     def __init__(self, spec: "DiTSpec") -> None:
         super().__init__()
         width, qk_norm = spec.width, QK_NORMS[spec.qk_norm]
-        self.norm1, self.norm2 = NORMS[spec.norm](width), NORMS[spec.norm](width)
+        self.norm1 = NORMS[spec.norm](width, NORM_EPS)
+        self.norm2 = NORMS[spec.norm](width, spec.mlp_norm_eps)
         self.attn = AttentionRope(
             width,
             num_heads=spec.heads,
@@ -83,7 +91,7 @@ class FinalLayer(nn.Module):
 
     def __init__(self, spec: "DiTSpec", out_chans: int) -> None:
         super().__init__()
-        self.norm_final = NORMS[spec.norm](spec.width)
+        self.norm_final = NORMS[spec.norm](spec.width, NORM_EPS)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(spec.width, 2 * spec.width))
         self.linear = nn.Linear(spec.width, spec.patch_size**2 * out_chans)
 
@@ -104,14 +112,14 @@ class DiT(nn.Module):
         self.x_embedder = PatchEmbed(img_size, patch_size, in_chans, width)
         self.pos_embed: nn.Parameter | None = None
         if "absolute" in positions:
-            self.pos_embed = nn.Parameter(build_sincos2d_pos_embed(grid, width)[None], requires_grad=False)
+            self.pos_embed = nn.Parameter(sincos_positions(self.grid_size, width), requires_grad=False)
         self.rope: RotaryEmbeddingCat | None = None
         if "rotary" in positions:
             self.rope = RotaryEmbeddingCat(width // spec.heads, in_pixels=False, feat_shape=grid)
         self.register_tokens: nn.Parameter | None = None
         if spec.registers:
             self.register_tokens = nn.Parameter(0.02 * torch.randn(1, spec.registers, width))
-        self.t_embedder = SinusoidTime(width)
+        self.t_embedder = SinusoidTime(width, spec.freq_shift)
         self.y_embedder = LabelEmbedding(num_classes, width) if num_classes else None
         self.blocks = nn.ModuleList(DiTBlock(spec) for _ in range(spec.depth))
         self.final_layer = FinalLayer(spec, out_chans)
@@ -157,7 +165,8 @@ class DiTSpec(BackboneSpec):
     `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on whole grid coordinates, as EVA-02 and
     LightningDiT rotate. LightningDiT's own choice is norm rms (there with weights, which adaLN's scale makes
     redundant), mlp swiglu, positions sincos_rope. `registers` learned tokens run along with the patches, have no
-    position, and are not read out.
+    position, and are not read out. `freq_shift` 1 and `mlp_norm_eps` 1e-5 are what diffusers' `DiTTransformer2DModel`
+    computes; see `sinusoid`.
     """
 
     width: PositiveInt
@@ -170,6 +179,8 @@ class DiTSpec(BackboneSpec):
     positions: Literal["sincos", "rope", "sincos_rope"] = "sincos"
     qk_norm: Literal["none", "layer", "rms"] = "none"
     registers: NonNegativeInt = 0
+    freq_shift: Literal[0, 1] = 0
+    mlp_norm_eps: PositiveFloat = NORM_EPS
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> DiT:
         check_patches(img_size, self.patch_size)

@@ -10,10 +10,16 @@ from torch import Tensor, nn
 TimeEmbedding = Literal["sinusoid", "table"]
 
 
-def sinusoid(t: Tensor, width: int) -> Tensor:
-    """Cosines, then sines of t at width / 2 frequencies from 1 to 1/10000 (Ho et al. 2020): `(B,)` -> `(B, width)`."""
-    steps = torch.arange(width // 2, dtype=torch.float32, device=t.device) / (width // 2)
-    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * steps)
+def sinusoid(t: Tensor, width: int, freq_shift: int = 0) -> Tensor:
+    """Cosines, then sines of t at frequencies 10000^(-i / (width / 2 - freq_shift)): `(B,)` -> `(B, width)`.
+
+    i counts from 0 to width / 2 - 1. DiT, U-ViT and ADM have freq_shift 0; with 1, as in Ho et al. 2020, the lowest
+    frequency is 1/10000.
+    """
+    steps = torch.arange(width // 2, dtype=torch.float32, device=t.device)
+    # In the order of the published codes: at t = 1000 another rounding of a frequency is an angle 1e-4 off.
+    frequencies = torch.exp(-math.log(10_000) * steps / (width // 2 - freq_shift))
+    angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -22,8 +28,9 @@ class SinusoidTime(nn.Module):
 
     FEATURES = 256
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, freq_shift: int = 0) -> None:
         super().__init__()
+        self.freq_shift = freq_shift
         first, second = nn.Linear(self.FEATURES, width), nn.Linear(width, width)
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
         nn.init.normal_(first.weight, std=0.02)
@@ -31,7 +38,7 @@ class SinusoidTime(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         """`(B,)` -> `(B, width)`."""
-        return self.mlp(sinusoid(t, self.FEATURES).to(next(self.parameters()).dtype))
+        return self.mlp(sinusoid(t, self.FEATURES, self.freq_shift).to(next(self.parameters()).dtype))
 
 
 class TableTime(nn.Embedding):

@@ -4,7 +4,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -53,11 +53,13 @@ SCHEDULES: Registry[Schedule] = Registry("schedule")
 class DiscreteSchedule(Schedule):
     """A variance-preserving table of `alphas_cumprod` = alpha^2; t counts from 0 to num_timesteps - 1.
 
-    `zero_terminal_snr` rescales sqrt(alphas_cumprod) so that it ends at 0 (Lin et al. 2023, algorithm 1).
+    `zero_terminal_snr` rescales sqrt(alphas_cumprod) so that it ends at 0 (Lin et al. 2023, algorithm 1). The network
+    is told t + first_time: U-ViT counts from 1.
     """
 
     num_timesteps: PositiveInt = 1000
     zero_terminal_snr: bool = False
+    first_time: Literal[0, 1] = 0
 
     @abstractmethod
     def betas(self) -> Tensor:
@@ -100,10 +102,10 @@ class DiscreteSchedule(Schedule):
         return (above - below_is_nearer.long() + 0.5) / self.num_timesteps
 
     def model_time(self, t: Tensor) -> Tensor:
-        return t
+        return t + self.first_time
 
     def from_model_time(self, time: Tensor) -> Tensor:
-        return time.long()
+        return time.long() - self.first_time
 
     def grid(self) -> Tensor:
         return torch.arange(self.num_timesteps)

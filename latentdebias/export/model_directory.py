@@ -115,11 +115,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"train with: deepspeed tools/train.py --config NAME"
             )
     config = read_model_config(directory / CONFIG)
-    load_plugins(config.imports)
-    channels, side, _ = config.latent_shape
-    diffusion = Diffusion(**config.diffusion)
-    out_chans = diffusion.variance.outputs * channels
-    backbone = BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans)
+    backbone, diffusion = build_model(config)
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
@@ -137,6 +133,15 @@ def fingerprint(directory: Path) -> dict[str, str]:
         with path.open("rb") as file:
             hashes[f"{name}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
+
+
+def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:
+    """The network of a model directory without its trained weights, and its diffusion process."""
+    load_plugins(config.imports)
+    channels, side, _ = config.latent_shape
+    diffusion = Diffusion(**config.diffusion)
+    out_chans = diffusion.variance.outputs * channels
+    return BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans), diffusion
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

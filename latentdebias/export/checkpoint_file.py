@@ -1,0 +1,94 @@
+"""Weights out of other people's files, which are never trusted: nothing that a pickle asks for is run."""
+
+import argparse
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from latentdebias.errors import UserError
+
+# Where training checkpoints keep the weights, the average first.
+CONTAINERS = ("ema", "model_ema", "nnet_ema", "model", "state_dict")
+WRAPPERS = ("module.", "_orig_mod.")
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A state dict in fp32, the file's sha256, and the key under which the file held it ("" for a bare one)."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    sha256: str
+    container: str
+
+
+def open_checkpoint(path: Path) -> CheckpointFile:
+    """Read a `.safetensors` file, or one of `torch.save`, bare or inside a training checkpoint.
+
+    Raises `UserError` where the file is missing or damaged, or where it holds anything but tensors and plain values.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; name a checkpoint that exists.")
+    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    container = next((key for key in CONTAINERS if isinstance(loaded.get(key), Mapping)), "")
+    weights = loaded[container] if container else loaded
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise UserError(
+            f"{path} is no state dict, and holds none under {', '.join(CONTAINERS)}; its keys are "
+            f"{', '.join(map(str, list(loaded)[:8]))}. Save the network's state_dict() alone."
+        )
+    return CheckpointFile(path, {_bare(name): _fp32(w) for name, w in weights.items()}, sha256_of(path), container)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise _damaged(path, error) from None
+
+
+def _load_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        # DiT's training checkpoints hold their command line beside the weights: plain attributes, without code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is damaged, or a pickle of more than tensors and plain values, and what it asks for is never run "
+            f"({str(error).splitlines()[0][:200]}). Get it from its source again, or save the bare state_dict() where "
+            f"the file is trusted."
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict. Save the network's state_dict().")
+    return loaded
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} is damaged or no checkpoint ({str(error)[:200]}); get it from its source again.")
+
+
+def _bare(name: str) -> str:
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _fp32(weight: Tensor) -> Tensor:
+    return weight.float() if weight.is_floating_point() else weight
