@@ -10,10 +10,11 @@ from torch import nn
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
-from latentdebias.build import Shapes, build_backbone, open_shards, stated_shapes
+from latentdebias.build import Shapes, open_shards, stated_shapes
 from latentdebias.config import RunConfig
 from latentdebias.data.batches import plan_batches
-from latentdebias.training.engine import deepspeed_estimate
+from latentdebias.diffusion import VARIANCES
+from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
 FP32 = 4
 ADAM_MOMENTS = 2
@@ -62,8 +63,12 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
     shapes = stated_shapes(config) or _shapes_of_shards(config)
     training, spec = config.training, BACKBONES.build(config.model).without_pretrained()
     dealt = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
+    check_deepspeed_options(config.deepspeed)
+    channels, side, _ = shapes.latent_shape
     with torch.device("meta"):
-        backbone = build_backbone(config, shapes)
+        backbone = spec.build(
+            side, channels, shapes.num_classes, VARIANCES.build(config.diffusion.variance).outputs * channels
+        )
     return Plan(
         shapes=shapes,
         gpus=gpus,
@@ -99,7 +104,7 @@ def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: 
         # Stage 1 keeps all gradients until the update, and then has its share of them again in fp32.
         gradients={0: whole, 1: whole + whole // gpus, 2: whole // gpus, 3: whole // gpus}[stage],
         optimizer=(masters + ADAM_MOMENTS + averages) * whole // (gpus if stage else 1),
-        buffers=_buffer_bytes(stage, count, raw.get("zero_optimization", {})),
+        buffers=_buffer_bytes(stage, count, raw.get("zero_optimization") or {}),
         deepspeed=deepspeed_estimate(stage, count, largest, gpus),
     )
 

@@ -35,7 +35,7 @@ from latentdebias.export.ema_profiles import name_of_std
 from latentdebias.export.ema_snapshots import SnapshotFolder
 from latentdebias.sampling.images import ImageSampler
 from latentdebias.training.agreement import Agreement
-from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
 from latentdebias.training.evaluation_hook import InLoopEvaluation
@@ -54,6 +54,8 @@ from latentdebias.training.stopping import Stopping, StopRequest, unless_stopped
 from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
 from latentdebias.training.watchdog import Watchdog
 
+CHECKPOINTS = "checkpoints"
+
 # Settings that may change between a checkpoint and the run that resumes it.
 FREE_ON_RESUME = {
     "training": {
@@ -65,6 +67,7 @@ FREE_ON_RESUME = {
         "checkpoint_every",
         "keep_checkpoints",
         "keep_every",
+        "may_change",
         "max_skipped",
         "sample_every",
         "export_every",
@@ -76,6 +79,12 @@ FREE_ON_RESUME = {
     "ema": {"snapshot_every"},
     "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
 }
+
+
+def check_exportable(config: RunConfig) -> None:
+    """Raise `UserError` where there is no run to export."""
+    if not (Path(config.run_dir) / CHECKPOINTS).is_dir():
+        raise UserError(f"{config.run_dir} has no checkpoint to export; train first, without --export.")
 
 
 class Run:
@@ -100,11 +109,10 @@ class Run:
         self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints",
+            self.run_dir / CHECKPOINTS,
             RunState(self.engine, self.ema),
             self._settings(),
-            training.keep_checkpoints,
-            training.keep_every,
+            CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.may_change),
         )
 
     def _trained_backbone(self) -> nn.Module:
@@ -161,10 +169,15 @@ class Run:
             Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
             closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
         ):
-            agreement = Agreement(1)
+            agreement = Agreement(2)
             meter, speed = LossMeter(self.engine.device), self._speedometer(state.step, waited)
             logging = Logging(log, meter, self.engine, options, speed)
-            hooks: list[Hook] = [watchdog.beat, Stopping(request, agreement), logging, *self._hooks(log, watchdog)]
+            hooks: list[Hook] = [
+                watchdog.beat,
+                Stopping(request, self.checkpoints, agreement),
+                logging,
+                *self._hooks(log, watchdog),
+            ]
             yield Trainer(
                 self.engine,
                 self.diffusion,

@@ -78,7 +78,7 @@ def _memory(plan: Plan, config: RunConfig) -> list[str]:
     return [
         *lines,
         "",
-        "optimizer: fp32 masters (from stage 1), Adam's moments, one average; offload_optimizer moves it to the CPU.",
+        "optimizer: fp32 masters (from stage 1), Adam's moments, the averages; offload_optimizer moves it to the CPU.",
         "buffers: reduce_bucket_size numbers (stages 1, 2), or gathered weights up to stage3_max_live_parameters.",
         "activations: bytes kept for the backward, counted on fake tensors with the CPU's autocast rules; kernels'",
         "  temporaries, CUDA's own memory and fragmentation come on top.",

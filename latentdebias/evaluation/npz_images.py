@@ -15,8 +15,8 @@ from latentdebias.evaluation.moments import Moments
 
 KEYS = ("arr_0", "arr_1", "mu", "sigma", "mu_s", "sigma_s")
 LEGAL = (
-    "It must hold `arr_0`, uint8 (N, H, W, 3), as `tools/sample.py --format npz` writes it, or the moments `mu` (D,) and "
-    "`sigma` (D, D), as ADM publishes them"
+    "It must hold `arr_0`, uint8 (N, H, W, 3), as `tools/sample.py --format npz` writes it, or the moments `mu` (D,) "
+    "and `sigma` (D, D), as ADM publishes them"
 )
 
 

@@ -1,21 +1,31 @@
 """What all ranks come to know at the same step, without holding up the training."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
 
+def cpu_group(purpose: str) -> torch.distributed.ProcessGroup:
+    """A gloo group of all ranks for one purpose, which neither the GPU nor the collectives of the training wait for."""
+    return _cpu_group(torch.distributed.group.WORLD, purpose)
+
+
+@functools.cache
+def _cpu_group(world: torch.distributed.ProcessGroup | None, purpose: str) -> torch.distributed.ProcessGroup:
+    group = torch.distributed.new_group(backend="gloo")
+    assert isinstance(group, torch.distributed.ProcessGroup), "a group of all ranks has every rank in it"
+    return group
+
+
 class Agreement:
     """The maximum over ranks of `size` small integers, exchanged on the CPU while the next step runs.
 
-    Every rank makes and closes it, and calls `exchange`, equally often. The group is gloo's own, so that neither the
-    GPU nor the collectives of the training wait for it.
+    Every rank makes and closes it, and calls `exchange`, equally often.
     """
 
     def __init__(self, size: int) -> None:
-        group = torch.distributed.new_group(backend="gloo")
-        assert isinstance(group, torch.distributed.ProcessGroup), "a group of all ranks has every rank in it"
-        self._group = group
+        self._group = cpu_group("agreement")
         self._values = torch.zeros(size, dtype=torch.int32)
         self._work: torch.distributed.Work | None = None
 
@@ -29,9 +39,8 @@ class Agreement:
         return agreed
 
     def close(self) -> None:
-        """Wait for the exchange under way and leave the group; not after an error, which other ranks may not have."""
+        """Wait for the exchange under way; not after an error, which other ranks may not have."""
         self._received()
-        torch.distributed.destroy_process_group(self._group)
 
     def _received(self) -> list[int]:
         if self._work is not None:

@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,33 @@ from safetensors import SafetensorError
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.files import publish, sync_folder
+from latentdebias.training.agreement import cpu_group
 from latentdebias.training.run_state import RunState, SavedState, Snapshot
 
 COMMIT = "COMMIT.json"
 
 
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """Keep the last `keep` and of every `keep_every` steps (0: none more); `may_change` names settings that may differ."""
+
+    keep: int
+    keep_every: int = 0
+    may_change: Sequence[str] = ()
+
+
 class Checkpoints:
-    """The `checkpoints/` folder of a run: the last `keep`, and those of every `keep_every` steps (0: none beside).
+    """The `checkpoints/` folder of a run; every method is called on all ranks."""
 
-    Every method is called on all ranks.
-    """
-
-    def __init__(
-        self, directory: Path, state: RunState, settings: Mapping[str, Any], keep: int, keep_every: int
-    ) -> None:
-        self.directory, self.state, self.keep, self.keep_every = directory, state, keep, keep_every
+    def __init__(self, directory: Path, state: RunState, settings: Mapping[str, Any], policy: CheckpointPolicy) -> None:
+        self.directory, self.state = directory, state
+        self.keep, self.keep_every = policy.keep, policy.keep_every
         self.settings = json.loads(json.dumps(settings))
+        self.may_change = set(policy.may_change)
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
         # The writers agree among themselves while the training uses the default group.
-        self._group: Any = torch.distributed.new_group(backend="gloo")
+        self._group = cpu_group("checkpoints")
 
     def save(self, step: int) -> None:
         """Copy the state after `step` updates, and write and commit it in the background.
@@ -51,10 +59,9 @@ class Checkpoints:
         snapshot = self.state.snapshot()
         self._writing = self._writer.submit(self._write, snapshot, step)
 
-    def check(self) -> None:
-        """Raise `UserError` if a write in the background has failed by now."""
-        if self._writing is not None and self._writing.done():
-            self.finish()
+    def failed(self) -> bool:
+        """Whether a write in the background has failed by now, which ranks may learn at different steps."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def finish(self) -> None:
         """Wait for the write in the background; raises `UserError` where it failed."""
@@ -74,7 +81,7 @@ class Checkpoints:
         commit = json.loads((found / COMMIT).read_text())
         self._refuse_other_settings(found, commit["settings"])
         try:
-            saved = SavedState(found)
+            saved = SavedState([found / name for name in commit["sha256"]])
         except SafetensorError as error:
             raise UserError(
                 f"Checkpoint {found} cannot be read as safetensors ({error}), so this project did not write it; delete "
@@ -118,15 +125,19 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _file_name(distributed.rank())
         snapshot.write(path)
-        return _sha256_synced(path)
+        # safetensors leaves the file to its owner alone; the folder has what the umask allows.
+        path.chmod(folder.stat().st_mode & 0o666)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return _sha256(path)
 
     def _on_all_ranks(self, temporary: Path, work: Callable[[], str]) -> list[str]:
         """What `work` answers on each rank, once it is done on all; `UserError` on all where it fails on one."""
         failed, answer = False, ""
         try:
             answer = work()
-        except (OSError, SafetensorError, UserError) as error:
-            failed, answer = True, str(error)
+        except Exception as error:  # whatever it is, the other ranks wait for this one's word
+            failed, answer = True, str(error) or type(error).__name__
         outcomes: list[Any] = [None] * distributed.world_size()
         torch.distributed.all_gather_object(outcomes, (failed, answer), group=self._group)
         errors = [text for failed, text in outcomes if failed]
@@ -145,11 +156,12 @@ class Checkpoints:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         sync_folder(self.directory)
-        self._prune()
+        self._prune(record["step"])
         return ""
 
-    def _prune(self) -> None:
-        for path in self._committed()[: -self.keep]:
+    def _prune(self, step: int) -> None:
+        # Later ones are damaged, or this one would not have been trained to.
+        for path in [path for path in self._committed() if _step_of(path) <= step][: -self.keep]:
             if not self.keep_every or _step_of(path) % self.keep_every:
                 shutil.rmtree(path)
 
@@ -184,13 +196,14 @@ class Checkpoints:
     def _refuse_other_settings(self, found: Path, saved: Mapping[str, Any]) -> None:
         differences = [
             f"{name}: {saved.get(name)!r} there, {self.settings.get(name)!r} now"
-            for name in sorted({*saved, *self.settings})
+            for name in sorted({*saved, *self.settings} - self.may_change)
             if saved.get(name) != self.settings.get(name)
         ]
         if differences:
             raise UserError(
                 f"Checkpoint {found} was written under other settings ({'; '.join(differences)}); restore them to "
-                f"resume it, or set another run_dir to start anew: --set run_dir=runs/NAME"
+                f"resume it, name those that are to change, as in --set training.may_change=[optimizer.lr], or set "
+                f"another run_dir to start anew: --set run_dir=runs/NAME"
             )
 
 
@@ -202,11 +215,9 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _sha256_synced(path: Path) -> str:
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return digest
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damage(checkpoint: Path) -> str:
@@ -219,6 +230,6 @@ def _damage(checkpoint: Path) -> str:
         path = checkpoint / name
         if not path.exists():
             return f"{name} is missing"
-        if _sha256_synced(path) != sha256:
+        if _sha256(path) != sha256:
             return f"{name} has changed since it was written"
     return ""

@@ -66,7 +66,9 @@ def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.B
             raise UserError(f"deepspeed.{key} is set by this project's own option: use {OWNED[key]} instead.")
     fields: dict[str, Any] = {name: (section, None) for name, section in sections.items()}
     _check("deepspeed", raw, pydantic.create_model("Options", __base__=RawOptions, **fields))
-    zero = raw.get("zero_optimization", {})
+    zero = raw.get("zero_optimization") or {}
+    if zero.get("stage", 0) not in (0, 1, 2, 3):
+        raise UserError(f"deepspeed.zero_optimization.stage is {zero['stage']!r}; choose 0, 1, 2 or 3.")
     for offload in ("offload_optimizer", "offload_param"):
         if (zero.get(offload) or {}).get("device") == "nvme":
             raise UserError(
@@ -77,7 +79,7 @@ def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.B
 
 def zero_stage(raw: Mapping[str, Any]) -> int:
     """The ZeRO stage that the options ask for, 0 where they ask for none."""
-    return int(raw.get("zero_optimization", {}).get("stage", 0))
+    return int((raw.get("zero_optimization") or {}).get("stage", 0))
 
 
 def _check(where: str, values: Any, section: type[pydantic.BaseModel]) -> None:

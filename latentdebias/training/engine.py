@@ -33,6 +33,9 @@ from deepspeed.utils import safe_get_full_fp32_param, set_z3_leaf_module
 
 Precision = Literal["fp32", "bf16"]
 
+# What a parameter group holds of the config, besides the optimizer's own defaults.
+OPTIONS = {"params", "lr", "initial_lr", "weight_decay"}
+
 
 def start_distributed() -> None:
     """Join the launcher's process group, or make one of a single process.
@@ -52,8 +55,9 @@ def start_distributed() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     cuda = torch.cuda.is_available()
     if cuda:
-        # srun may show each process one device of its own.
-        torch.cuda.set_device(distributed.local_rank() % torch.cuda.device_count())
+        # srun may show each process one device of its own; DeepSpeed takes the device of this number.
+        os.environ["LOCAL_RANK"] = str(distributed.local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(distributed.local_rank())
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
     if not cuda:
         # Ranks that share a machine's cores slow each other down many times over when each takes all of them.
@@ -107,6 +111,12 @@ class Engine:
         }
         if precision == "bf16":
             options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+            if self.zero_stage == 3:
+                # Weights that stay gathered are rounded once within an accumulated update: a resume would differ.
+                options["zero_optimization"] = {
+                    "stage3_param_persistence_threshold": 0,
+                    **options["zero_optimization"],
+                }
         self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=built, config=options)[0]
         self.device: torch.device = torch.device(self.deepspeed.device)
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
@@ -190,14 +200,23 @@ class Engine:
         state: dict[str, Any] = self._base_optimizer.state[owners[partition]]
         return state
 
-    def optimizer_groups(self) -> list[dict[str, float]]:
-        """The numbers that the optimizer keeps a group; some count their steps there."""
-        groups = self._base_optimizer.param_groups
-        return [{key: value for key, value in group.items() if type(value) in (int, float)} for group in groups]
+    def count_device(self, partition: int) -> torch.device:
+        """Where the optimizer wants its count of steps: a fused one beside the weights."""
+        fused = self._base_optimizer.defaults.get("fused")
+        return self.fp32_partitions()[partition].device if fused else torch.device("cpu")
 
-    def restore_groups(self, saved: list[dict[str, float]]) -> None:
-        for group, numbers in zip(self._base_optimizer.param_groups, saved, strict=True):
-            group.update(numbers)
+    def optimizer_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer counts a group, besides its options: numbers, and tensors as `{"tensor": number}`."""
+        optimizer = self._base_optimizer
+        own = [
+            {key: group[key] for key in group.keys() - {*optimizer.defaults, *OPTIONS}} for group in _groups(optimizer)
+        ]
+        return [{key: _as_plain(value) for key, value in group.items() if _is_number(value)} for group in own]
+
+    def restore_groups(self, saved: list[dict[str, Any]]) -> None:
+        for group, counted in zip(_groups(self._base_optimizer), saved, strict=True):
+            for key, value in counted.items():
+                group[key] = torch.tensor(value["tensor"]) if isinstance(value, dict) else value
 
     @property
     def _base_optimizer(self) -> torch.optim.Optimizer:
@@ -227,16 +246,13 @@ class Engine:
         `read(name, numel)` gives a whole weight, flattened; it must be what the partitions hold together.
         """
         optimizer = self.deepspeed.optimizer
-        if self.zero_stage == 0:
-            # Puts each state where this optimizer wants it.
-            optimizer.load_state_dict(optimizer.state_dict())
-        elif self.zero_stage == 3:
+        if self.zero_stage == 3:
             if optimizer.persistent_parameters:
                 optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
             for i in range(len(optimizer.fp32_partitioned_groups_flat)):
                 optimizer._reassign_or_swap_out_partitioned_parameters(i)
             optimizer.checkpoint_event_epilogue()
-        else:
+        elif self.zero_stage:
             for name, weight in self._trained.items():
                 weight.view(-1).copy_(read(name, weight.numel()))
 
@@ -259,6 +275,18 @@ class Engine:
             return safe_get_full_fp32_param(weight)
         with _whole(weight):
             return weight.detach().clone()
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    return list(optimizer.param_groups)
+
+
+def _is_number(value: Any) -> bool:
+    return value.dim() == 0 if isinstance(value, Tensor) else type(value) in (int, float)
+
+
+def _as_plain(value: Any) -> Any:
+    return {"tensor": value.item()} if isinstance(value, Tensor) else value
 
 
 def _whole(weight: Tensor, written_by: int | None = None) -> contextlib.AbstractContextManager[None]:

@@ -16,8 +16,10 @@ from latentdebias.registry import Registry
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
-# Of timm's names, those that need CUDA extensions or second derivatives are left out.
-TIMM_NAMES = [str(name) for name in timm.optim.list_optimizers(exclude_filters=["fused*", "bnb*", "adahessian"])]
+# Of timm's names, left out are those that need CUDA extensions or second derivatives, whose state is set up before the
+# first step (adagrad) and whose state is no tensor (kron).
+LEFT_OUT = ["fused*", "bnb*", "adahessian", "adagrad", "kron*"]
+TIMM_NAMES = [str(name) for name in timm.optim.list_optimizers(exclude_filters=LEFT_OUT)]
 
 
 class OptimizerSpec(ABC):
@@ -111,6 +113,12 @@ def check_optimizer(spec: OptimizerSpec, zero_stage: int) -> None:
             f"on which it would silently do something else. Use --set deepspeed.zero_optimization.stage=0, or an "
             f"optimizer that treats each weight by itself, such as adamw, or timm's lion, adopt or nadamw."
         )
+    if zero_stage == 3 and counts_in_groups(spec):
+        name = getattr(spec, "opt", OPTIMIZERS.name_of(spec))
+        raise UserError(
+            f"Optimizer {name!r} counts its steps for all weights at once, and ZeRO stage 3 steps them piece by piece, "
+            f"so it would count too many. Use --set deepspeed.zero_optimization.stage=2, or adamw, or timm's lion."
+        )
 
 
 class _OneMatrix(nn.Module):
@@ -126,15 +134,26 @@ class _OneMatrix(nn.Module):
 
 
 def is_elementwise(spec: OptimizerSpec) -> bool:
-    """Whether two steps on a matrix are the same two steps on its flattened pieces, each on a rank of its own."""
+    """Whether three steps on a matrix are the same steps on its flattened pieces, each on a rank of its own."""
     generator = torch.Generator().manual_seed(0)
-    start, first, second = torch.randn(3, *_OneMatrix.shape, dtype=torch.float64, generator=generator)
+    start, *gradients = torch.randn(4, *_OneMatrix.shape, dtype=torch.float64, generator=generator)
     # AdamP and SGDP look at whole parameters only where the gradient is orthogonal to the weights.
-    second = second - (second * start).sum() / (start * start).sum() * start
-    whole = _moved(spec, start, [first, second])
-    cuts = [each.flatten().split([9_000, 14_040]) for each in (start, first, second)]
+    gradients[1] -= (gradients[1] * start).sum() / (start * start).sum() * start
+    whole = _moved(spec, start, gradients)
+    cuts = [each.flatten().split([9_000, 14_040]) for each in (start, *gradients)]
     pieces = torch.cat([_moved(spec, piece, gradients) for piece, *gradients in zip(*cuts, strict=True)])
     return torch.allclose(whole.flatten(), pieces, rtol=1e-9, atol=1e-9 * float(whole.abs().max()))
+
+
+def counts_in_groups(spec: OptimizerSpec) -> bool:
+    """Whether a step changes a parameter group, where some optimizers count their steps."""
+    matrix = _OneMatrix()
+    optimizer = spec.build(matrix)
+    before = [{**group, "params": None} for group in optimizer.param_groups]
+    for parameter in matrix.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return before != [{**group, "params": None} for group in optimizer.param_groups]
 
 
 def _moved(spec: OptimizerSpec, start: Tensor, gradients: Sequence[Tensor]) -> Tensor:

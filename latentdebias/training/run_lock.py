@@ -25,16 +25,21 @@ def run_lock(run_dir: Path, device: torch.device) -> Iterator[None]:
     refusal: list[str | None] = [None]
     file: TextIO | None = None
     if distributed.rank() == 0:
-        file = (run_dir / LOCK).open("a+")
         try:
+            file = (run_dir / LOCK).open("a+")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             file.truncate(0)
             print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
         except BlockingIOError:
+            assert file is not None
             file.seek(0)
             refusal[0] = (
                 f"{run_dir} is in use by {file.read().strip() or 'another run'}, perhaps left over from a launcher "
                 f"that was stopped; end that one, or set another run_dir: --set run_dir=runs/NAME"
+            )
+        except OSError as error:
+            refusal[0] = (
+                f"run_dir {run_dir} takes no files ({error.strerror}); set another one: --set run_dir=runs/NAME"
             )
     torch.distributed.broadcast_object_list(refusal, src=0, device=device)
     try:

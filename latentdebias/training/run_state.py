@@ -6,7 +6,7 @@ weights under its own name, and notes where in the weight each piece starts. Who
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Snapshot:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
-    groups: list[dict[str, float]] = field(default_factory=list)
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
         notes = {"starts": self.starts, "numbers": self.numbers, "groups": self.groups}
@@ -39,15 +39,15 @@ class Snapshot:
 
 
 class SavedState:
-    """The state in a checkpoint folder, whoever wrote it."""
+    """The state in the files of a checkpoint, however many ranks wrote it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: Sequence[Path]) -> None:
         self.numbers: dict[str, float] = {}
-        self.groups: list[dict[str, float]] = []
+        self.groups: list[dict[str, Any]] = []
         self._wholes: dict[str, Any] = {}
         self._pieces: dict[str, list[tuple[Any, int]]] = {}
         self._states: dict[str, set[str]] = {}
-        for path in sorted(folder.glob("rank-*.safetensors")):
+        for path in files:
             self._index(safe_open(path, "pt"))
 
     def _index(self, file: Any) -> None:
@@ -149,8 +149,7 @@ class RunState:
         if key in saved.numbers:
             states[state] = saved.numbers[key]
         elif not saved.is_cut(key):
-            whole, old = saved.whole(key), states.get(state)
-            states[state] = whole.to(old.device) if isinstance(old, Tensor) else whole
+            states[state] = saved.whole(key).to(self.engine.count_device(fragment.partition))
         else:
             held = self._held(fragment.partition)
             target = held[state] if state in held else states.setdefault(state, torch.zeros_like(held[FP32]))

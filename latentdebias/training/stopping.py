@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from latentdebias.training.agreement import Agreement
+from latentdebias.training.checkpoint import Checkpoints
 from latentdebias.training.trainer import Hook, TrainState
 
 # SIGUSR1: what `sbatch --signal=USR1@120` sends two minutes before the time limit.
@@ -37,13 +38,19 @@ class StopRequest:
 
 
 class Stopping:
-    """Hook: sets `state.stopped_by` on all ranks after the same step, two at most after one of them was asked."""
+    """Hook: what concerns all ranks at the same step, two at most after the first of them knew it.
 
-    def __init__(self, request: StopRequest, agreement: Agreement) -> None:
-        self.request, self.agreement = request, agreement
+    Sets `state.stopped_by` where one was asked to stop; raises the `UserError` of a checkpoint that was not written.
+    """
+
+    def __init__(self, request: StopRequest, checkpoints: Checkpoints, agreement: Agreement) -> None:
+        self.request, self.checkpoints, self.agreement = request, checkpoints, agreement
 
     def __call__(self, state: TrainState) -> None:
-        [agreed] = self.agreement.exchange([REASONS.index(self.request.reason)])
+        own = [REASONS.index(self.request.reason), int(self.checkpoints.failed())]
+        agreed, failed = self.agreement.exchange(own)
+        if failed:
+            self.checkpoints.finish()
         if agreed:
             self.request.ask(REASONS[agreed])
             state.stopped_by = REASONS[agreed]

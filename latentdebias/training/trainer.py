@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from latentdebias import distributed
@@ -25,7 +26,7 @@ class TrainingOptions:
     steps: PositiveInt
     batch_size: PositiveInt
     micro_batch_size: PositiveInt | None = None
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Precision = "bf16"
     activation_checkpointing: Where = "none"
     compile: Where = "none"
@@ -34,6 +35,7 @@ class TrainingOptions:
     checkpoint_every: PositiveInt = 10_000
     keep_checkpoints: PositiveInt = 2
     keep_every: NonNegativeInt = 0
+    may_change: tuple[str, ...] = ()
     max_skipped: PositiveInt = 20
     sample_every: NonNegativeInt = 0
     export_every: NonNegativeInt = 0
@@ -100,7 +102,6 @@ class Checkpointing:
         self.checkpoints, self.options = checkpoints, options
 
     def __call__(self, state: TrainState) -> None:
-        self.checkpoints.check()
         last = state.step == self.options.steps or bool(state.stopped_by)
         if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)

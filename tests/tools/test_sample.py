@@ -237,9 +237,10 @@ def test_a_compiled_backbone_draws_the_same_images_but_for_rounding(tool, model_
 
 def test_a_missing_compiler_is_a_users_error(tool, model_dir, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "/nowhere/g++"))
-    torch._dynamo.reset()
-    result = tool("sample", "--model", model_dir, "--num", 2, "--compile", "--out", tmp_path / "out", *SMALL)
+    # Its own patch, for monkeypatch would leave the option deleted.
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/nowhere/g++")}):
+        torch._dynamo.reset()
+        result = tool("sample", "--model", model_dir, "--num", 2, "--compile", "--out", tmp_path / "out", *SMALL)
     assert result.code == 2
     assert "leave --compile out" in result.err
     assert "Traceback" not in result.err

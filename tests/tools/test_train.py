@@ -85,6 +85,8 @@ def test_every_stage_trains_alike_on_two_ranks_and_on_one(trained_on_two_ranks, 
         folder = trained_on_two_ranks / f"stage{stage}"
         assert list(losses(folder).values()) == pytest.approx(list(expected.values()), rel=2e-4), stage
         resumes_on_one_rank(folder, small_run, another_stage=(stage + 1) % 4)
+    whole, parts = (losses(trained_on_two_ranks / name) for name in ("accumulated", "parts"))
+    assert parts == whole
     checkpointed = losses(trained_on_two_ranks / "checkpointed")
     assert list(checkpointed.values()) == pytest.approx(list(expected.values()), rel=2e-4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_files import STAGES, checkpoints_of, in_folder, losses_of, stage
+from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 from latentdebias.errors import UserError
 from latentdebias.training.fragments import Fragment
@@ -64,6 +64,31 @@ def test_a_damaged_checkpoint_falls_back_loudly_to_the_one_before(make_run, how,
     again.train()
     assert f"{newest} is damaged" in capsys.readouterr().err
     assert losses_of(again) == expected
+
+
+def test_a_stop_after_damage_keeps_the_checkpoint_that_it_wrote(make_run):
+    """One earlier than the damaged one, which would otherwise count as the newest."""
+    run = make_run("training.keep_checkpoints=1", "training.keep_every=2", "training.checkpoint_every=4")
+    run.train()
+    damage_newest(run, lambda file: file.write_bytes(b""))
+    again = make_run("training.keep_checkpoints=1", "training.keep_every=2", "training.checkpoint_every=4")
+    again.checkpoints.save(3)
+    again.checkpoints.finish()
+    assert checkpoints_of(again) == ["step-00000003", "step-00000004"]
+
+
+def test_settings_that_may_change_are_named(make_run):
+    make_run("training.steps=2").train()
+    run = make_run("optimizer.lr=0.5", "training.may_change=[optimizer.lr]", "training.steps=3")
+    run.train()
+    assert log_of(run)[-1]["lr"] == 0.5
+
+
+def test_others_may_read_a_checkpoint(make_run):
+    run = make_run("training.steps=2")
+    run.train()
+    modes = {path.stat().st_mode & 0o777 for path in run.run_dir.glob("checkpoints/step-*/*")}
+    assert len(modes) == 1
 
 
 def test_only_damaged_checkpoints_is_an_error_not_a_fresh_start(make_run):
@@ -169,7 +194,7 @@ def test_pieces_of_one_number_of_ranks_are_read_by_another(tmp_path):
         values = weight[piece.start : piece.start + piece.numel].clone()
         snapshot = Snapshot({"fp32/w": values}, {"fp32/w": piece.start})
         snapshot.write(tmp_path / f"rank-{rank:05d}.safetensors")
-    saved = SavedState(tmp_path)
+    saved = SavedState(sorted(tmp_path.glob("rank-*.safetensors")))
     for ranks in (1, 2, 3, 7, 23):
         for rank in range(ranks):
             piece = whole.share(rank, ranks)

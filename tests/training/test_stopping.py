@@ -6,6 +6,7 @@ import time
 import pytest
 from run_files import checkpoints_of, losses_of
 
+from latentdebias.errors import UserError
 from latentdebias.training.agreement import Agreement
 from latentdebias.training.stopping import REASONS, SIGNALS, Stopping, StopRequest, stop_signals, unless_stopped
 from latentdebias.training.trainer import TrainState
@@ -15,11 +16,24 @@ class LateByOne:
     """An agreement of one rank, without a process group."""
 
     def __init__(self):
-        self.sent = [0]
+        self.sent = [0, 0]
 
     def exchange(self, values):
         self.sent, answer = list(values), self.sent
         return answer
+
+
+class WrittenCheckpoints:
+    """Checkpoints of which the last write failed here, or not."""
+
+    def __init__(self, failed=False):
+        self.has_failed = failed
+
+    def failed(self):
+        return self.has_failed
+
+    def finish(self):
+        raise UserError("no room")
 
 
 def test_the_first_reason_stands_and_its_age_is_counted():
@@ -34,7 +48,7 @@ def test_the_first_reason_stands_and_its_age_is_counted():
 
 def test_a_stop_takes_effect_when_it_is_agreed_and_not_before():
     request = StopRequest()
-    stopping, state = Stopping(request, LateByOne()), TrainState()
+    stopping, state = Stopping(request, WrittenCheckpoints(), LateByOne()), TrainState()
     stopping(state)
     request.ask("SIGUSR1")
     stopping(state)
@@ -53,12 +67,19 @@ def test_what_may_take_long_is_left_out_of_a_stop():
 def test_a_rank_that_was_not_asked_stops_with_the_others_and_keeps_the_deadline():
     now = [0.0]
     request, agreement = StopRequest(lambda: now[0]), LateByOne()
-    stopping, state = Stopping(request, agreement), TrainState()
-    agreement.sent = [REASONS.index("SIGTERM")]
+    stopping, state = Stopping(request, WrittenCheckpoints(), agreement), TrainState()
+    agreement.sent = [REASONS.index("SIGTERM"), 0]
     stopping(state)
     now[0] = 9.0
     assert state.stopped_by == request.reason == "SIGTERM"
     assert request.seconds_ago() == 9.0
+
+
+def test_a_failed_write_ends_all_ranks_at_the_step_at_which_all_know_it():
+    stopping, state = Stopping(StopRequest(), WrittenCheckpoints(failed=True), LateByOne()), TrainState()
+    stopping(state)
+    with pytest.raises(UserError, match="no room"):
+        stopping(state)
 
 
 def test_an_agreement_answers_with_the_call_before(process_group):
