@@ -16,6 +16,7 @@ from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
+from latentdebias.sampling.denoiser import Observe
 from latentdebias.sampling.generate import generate
 from latentdebias.sampling.guidance import Guided, Precision
 from latentdebias.sampling.guidance_options import GuidanceOptions
@@ -48,7 +49,10 @@ def check_draw(
 
 @dataclass(frozen=True)
 class ImageSampler:
-    """A backbone with all that stands between its latents and pixels; `weaker` guides it by autoguidance."""
+    """A backbone with all that stands between its latents and pixels.
+
+    `weaker` guides it by autoguidance; `observe` is told of every estimate of x0, such as a `Trajectory`.
+    """
 
     backbone: nn.Module
     diffusion: Diffusion
@@ -57,6 +61,7 @@ class ImageSampler:
     latent_shape: tuple[int, int, int]
     num_classes: int
     weaker: Network | None = None
+    observe: Observe | None = None
 
     def draw(self, labels: Tensor, options: DrawOptions, batches: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Batches of images `(B, 3, H, W)` uint8, on the CPU, for `labels` `(N,)`; image i depends on (seed, i) alone.
@@ -76,20 +81,30 @@ class ImageSampler:
             options.batch_size,
             options.zero_init,
             batches,
+            self.observe,
         )
         total = len(labels) if batches is None else min(len(labels), len(batches) * options.batch_size)
         with tqdm(total=total, desc="sample", unit="image") as progress:
             for z in latents:
-                images = to_uint8(self.autoencoder.decode(self.normalization.denormalize(z))).cpu()
+                images = self.pixels(z).cpu()
                 progress.update(len(images))
                 yield images
 
+    def pixels(self, z: Tensor) -> Tensor:
+        """Images `(B, 3, H, W)` uint8 of normalised latents `(B, C, h, w)`."""
+        return to_uint8(self.autoencoder.decode(self.normalization.denormalize(z)))
 
-def save_grid(images: Tensor, columns: int, path: Path) -> None:
-    """One PNG of images `(B, 3, H, W)` uint8 in rows of `columns`; small images are enlarged to be seen."""
+
+def grid_image(images: Tensor, columns: int) -> Image.Image:
+    """Images `(B, 3, H, W)` uint8 in rows of `columns`; small ones are enlarged to be seen."""
     enlarge = max(1, -(-SMALLEST_TILE // images.shape[-1]))
     tiles = images.repeat_interleave(enlarge, dim=-1).repeat_interleave(enlarge, dim=-2)
-    save_png(make_grid(tiles, nrow=columns, padding=2, pad_value=255), path)
+    return Image.fromarray(make_grid(tiles, nrow=columns, padding=2, pad_value=255).permute(1, 2, 0).numpy())
+
+
+def save_grid(images: Tensor, columns: int, path: Path) -> None:
+    """`grid_image` as a PNG."""
+    grid_image(images, columns).save(path)
 
 
 def save_png(image: Tensor, path: Path) -> None:
