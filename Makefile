@@ -1,16 +1,22 @@
-# make demo | test | check | bench: each sets up its own environment in .venv first.
+# make demo | play | test | test-browser | check | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test check bench
+.PHONY: demo play test test-browser check bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
 	$(RUN) tools/demo.py
 
+play: $(VENV)/.play
+	$(RUN) tools/play.py
+
 test: $(VENV)/.test
 	$(RUN) -m pytest
+
+test-browser: $(VENV)/.browser
+	$(RUN) -m pytest -m browser
 
 check: $(VENV)/.check
 	$(VENV)/bin/ruff format --check .

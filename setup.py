@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
+PLAY = ["gradio>=6.31,<7"]
 EXAMPLES = ["accelerate>=1.0"]
 TEST = [*DEMO, *DATASETS, *EXAMPLES, "pytest>=8", "pytest-timeout>=2.3"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
@@ -33,7 +34,7 @@ setup(
         "torch-fidelity>=0.3",
         "scipy>=1.11",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",
         "pydantic>=2.7",
         "pyyaml>=6",
         "safetensors>=0.4.3",
@@ -44,6 +45,8 @@ setup(
     extras_require={
         "demo": DEMO,
         "datasets": DATASETS,
+        "play": PLAY,
+        "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": ["s3fs"],
         "examples": EXAMPLES,
         "wandb": ["wandb>=0.17"],

@@ -7,6 +7,7 @@ torchrun --nproc-per-node 8 tools/sample.py --model DIR --num-images 50000 --for
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from torch import Tensor
 from latentdebias import distributed
 from latentdebias.errors import UserError, run_tool
 from latentdebias.export.model_directory import ModelConfig, fingerprint
-from latentdebias.files import check_output_folder
+from latentdebias.files import check_output_folder, published
 from latentdebias.registry import load_plugins
 from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_at_random, labels_by_class, labels_in_turn
 from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
-from latentdebias.sampling.sample_set import GRID, SampleSet, refuse_foreign_files, remove_sample_set
+from latentdebias.sampling.sample_set import GRID, TRAJECTORY, SampleSet, refuse_foreign_files, remove_sample_set
+from latentdebias.sampling.trajectory import COLUMNS, Trajectory
 
 FORMAT_VERSION = 2
 EVEN, RANDOM, BY_CLASS = "even", "random", "by class"
@@ -47,7 +49,10 @@ def main() -> None:
         remove_sample_set(arguments.out)
     samples = SampleSet(arguments.out, labels, options, formats, record, _class_names(model.config))
     samples.begin()
-    _draw(samples, sampler)
+    trajectory = Trajectory(options.steps, arguments.trajectory)
+    _draw(samples, dataclasses.replace(sampler, observe=trajectory))
+    if arguments.trajectory and distributed.rank() == 0:
+        _write_strip(arguments.out / TRAJECTORY, trajectory, sampler)
     _report(samples, samples.finish(model.config.resolution))
 
 
@@ -60,6 +65,14 @@ def _draw(samples: SampleSet, sampler: ImageSampler) -> None:
             f"--compile cannot compile the backbone here ({reason}). It needs a C++ compiler on a CPU and triton on a "
             f"GPU; install what is missing, or leave --compile out."
         ) from None
+
+
+def _write_strip(path: Path, trajectory: Trajectory, sampler: ImageSampler) -> None:
+    if not trajectory.x0:
+        print(f"the images were drawn before, so there is no {path.name}; --replace draws them anew", file=sys.stderr)
+        return
+    with published(path) as file:
+        trajectory.strip(sampler.pixels).save(file, "PNG")
 
 
 def _record(arguments: argparse.Namespace, options: DrawOptions, classes: list[int], count: int) -> dict[str, Any]:
@@ -132,6 +145,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--format", type=_names, default=["png"], metavar="png,npz", help=formats)
     parser.add_argument("--compile", action="store_true", help="torch.compile the backbone")
     parser.add_argument("--replace", action="store_true", help="draw anew over the set that is in the folder")
+    strip = f"also write {TRAJECTORY}: the first images' estimates of x0 at N of the steps, {COLUMNS} by default"
+    parser.add_argument("--trajectory", type=positive, nargs="?", default=0, const=COLUMNS, metavar="N", help=strip)
     add_sampling_arguments(parser)
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     return parser.parse_args()

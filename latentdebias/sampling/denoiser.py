@@ -10,6 +10,8 @@ from latentdebias.diffusion import Diffusion
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`predict(z, t, labels)`: z `(B, C, H, W)`, one timestep t of the schedule, on the CPU, labels `(B,)` -> output."""
+Observe = Callable[[Tensor, Tensor, int], None]
+"""`observe(x0, t, step)`: told of every estimate x0 `(B, ...)` fp64 that a sampler is given."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,26 @@ class Denoiser:
     The first `zero_init` steps take the velocity for 0 without asking the network (CFG-Zero*, Fan et al. 2025).
     """
 
-    def __init__(self, predict: Predict, diffusion: Diffusion, labels: Tensor, zero_init: int = 0) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        diffusion: Diffusion,
+        labels: Tensor,
+        zero_init: int = 0,
+        observe: Observe | None = None,
+    ) -> None:
         self.predict, self.diffusion, self.labels, self.zero_init = predict, diffusion, labels, zero_init
+        self.observe = observe
         self.calls = 0
 
     def __call__(self, z: Tensor, t: Tensor, step: int) -> Estimate:
         """z `(B, ...)` fp64 at timestep t `()` on the CPU, within step number `step` -> the estimate."""
+        estimate = self._estimate(z, t, step)
+        if self.observe:
+            self.observe(estimate.x0, t, step)
+        return estimate
+
+    def _estimate(self, z: Tensor, t: Tensor, step: int) -> Estimate:
         if step < self.zero_init:
             # On the linear path x0 = z - sigma v.
             return Estimate(z)

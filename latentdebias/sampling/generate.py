@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
-from latentdebias.sampling.denoiser import Denoiser, Noise, Predict
+from latentdebias.sampling.denoiser import Denoiser, Noise, Observe, Predict
 from latentdebias.sampling.samplers import Sampler
 
 
@@ -27,12 +27,13 @@ def sample(
     generators: list[torch.Generator],
     steps: int,
     zero_init: int = 0,
+    observe: Observe | None = None,
 ) -> Tensor:
     """Integrate from noise to x0 with `steps` steps of `sampler`: labels `(B,)` -> normalised latents `(B, *shape)`.
 
     `predict(z, t, labels)` answers in the target of `diffusion`, and with its variance, on z_t = alpha x0 + sigma eps.
     """
-    denoise = Denoiser(predict, diffusion, labels, zero_init)
+    denoise = Denoiser(predict, diffusion, labels, zero_init, observe)
     return sampler.integrate(denoise, Noise(generators, shape, labels.device), steps).float()
 
 
@@ -47,6 +48,7 @@ def generate(
     batch_size: int,
     zero_init: int = 0,
     batches: Iterable[int] | None = None,
+    observe: Observe | None = None,
 ) -> Iterator[Tensor]:
     """Batches of latents for `labels` `(N,)`, in order; image i is drawn from (seed, i).
 
@@ -56,4 +58,4 @@ def generate(
         start = number * batch_size
         chunk = labels[start : start + batch_size]
         generators = [image_generator(seed, start + offset) for offset in range(len(chunk))]
-        yield sample(predict, diffusion, sampler, chunk, shape, generators, steps, zero_init)
+        yield sample(predict, diffusion, sampler, chunk, shape, generators, steps, zero_init, observe)

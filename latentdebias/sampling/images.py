@@ -20,6 +20,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 from latentdebias.sampling.decoding import decoded
+from latentdebias.sampling.denoiser import Observe
 from latentdebias.sampling.generate import generate
 from latentdebias.sampling.grid import beside_rows
 from latentdebias.sampling.guidance import Guided, Precision
@@ -53,7 +54,10 @@ def check_draw(
 
 @dataclass(frozen=True)
 class ImageSampler:
-    """A backbone with all that stands between its latents and pixels; `weaker` guides it by autoguidance."""
+    """A backbone with all that stands between its latents and pixels.
+
+    `weaker` guides it by autoguidance; `observe` is told of every estimate of x0, such as a `Trajectory`.
+    """
 
     backbone: nn.Module
     diffusion: Diffusion
@@ -62,6 +66,7 @@ class ImageSampler:
     latent_shape: tuple[int, int, int]
     num_classes: int
     weaker: Network | None = None
+    observe: Observe | None = None
 
     def compiled(self) -> "ImageSampler":
         """The same sampler with its networks under `torch.compile`.
@@ -89,14 +94,15 @@ class ImageSampler:
             options.batch_size,
             options.zero_init,
             batches,
+            self.observe,
         )
         total = len(labels) if batches is None else min(len(labels), len(batches) * options.batch_size)
         with tqdm(total=total, desc="sample", unit="image", disable=distributed.rank() != 0) as progress:
-            for images in decoded(latents, self._pixels, self.autoencoder.device):
+            for images in decoded(latents, self.pixels, self.autoencoder.device):
                 progress.update(len(images))
                 yield images
 
-    def _pixels(self, z: Tensor) -> Tensor:
+    def pixels(self, z: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` uint8 of normalised latents `(B, C, h, w)`."""
         return to_uint8(self.autoencoder.decode(self.normalization.denormalize(z)))
 
@@ -105,11 +111,16 @@ def _compiled(network: nn.Module) -> nn.Module:
     return cast(nn.Module, torch.compile(network, dynamic=False))
 
 
-def save_grid(images: Tensor, columns: int, file: Path | BinaryIO, row_names: Sequence[str] = ()) -> None:
-    """One PNG of images `(B, 3, H, W)` uint8 in rows of `columns`, a name beside each; small ones are enlarged."""
+def grid_image(images: Tensor, columns: int) -> Image.Image:
+    """Images `(B, 3, H, W)` uint8 in rows of `columns`; small ones are enlarged to be seen."""
     enlarge = max(1, -(-SMALLEST_TILE // images.shape[-1]))
     tiles = images.repeat_interleave(enlarge, dim=-1).repeat_interleave(enlarge, dim=-2)
-    grid = Image.fromarray(make_grid(tiles, nrow=columns, padding=2, pad_value=255).permute(1, 2, 0).numpy())
+    return Image.fromarray(make_grid(tiles, nrow=columns, padding=2, pad_value=255).permute(1, 2, 0).numpy())
+
+
+def save_grid(images: Tensor, columns: int, file: Path | BinaryIO, row_names: Sequence[str] = ()) -> None:
+    """`grid_image` as a PNG, with a name beside each row."""
+    grid = grid_image(images, columns)
     (beside_rows(grid, row_names) if row_names else grid).save(file, "PNG")
 
 

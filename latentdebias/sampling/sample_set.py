@@ -30,6 +30,7 @@ from latentdebias.sampling.sample_formats import SAMPLE_FORMATS, SampleFormat
 RECORD = "sampling.json"
 BLOCKS = "blocks"
 GRID = "grid.png"
+TRAJECTORY = "trajectory.png"
 DOES_NOT_DECIDE_THE_BYTES = {"model", "autoguidance"}
 
 
@@ -122,7 +123,7 @@ class SampleSet:
 
 def outputs() -> list[str]:
     """The names of everything that a set may consist of, its record last."""
-    return [*(SAMPLE_FORMATS.build(name).output for name in SAMPLE_FORMATS.names()), GRID, BLOCKS, RECORD]
+    return [*(SAMPLE_FORMATS.build(name).output for name in SAMPLE_FORMATS.names()), GRID, TRAJECTORY, BLOCKS, RECORD]
 
 
 def refuse_foreign_files(out: Path) -> None:

@@ -29,7 +29,7 @@ COMMIT = "COMMIT.json"
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Keep the last `keep` and of every `keep_every` steps (0: none more); `may_change` names settings that may differ."""
+    """Keep the last `keep`, and those of every `keep_every` steps; settings named in `may_change` may differ."""
 
     keep: int
     keep_every: int = 0
