@@ -1,4 +1,4 @@
-"""Everything that knows DeepSpeed, besides checkpoints: start-up, the optimizer step, and where the fp32 weights are.
+"""Everything that knows DeepSpeed: start-up, the optimizer step, and where the fp32 weights are.
 
 bf16 runs through `torch_autocast` rather than DeepSpeed's `bf16` section: there the masters equal the fp32
 initialisation, and the first step is exact at every stage.
@@ -112,7 +112,7 @@ class Engine:
         if precision == "bf16":
             options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
             if self.zero_stage == 3:
-                # Weights that stay gathered are rounded once within an accumulated update: a resume would differ.
+                # With small weights left gathered, an accumulated update after a resume differs in its last bits.
                 options["zero_optimization"] = {
                     "stage3_param_persistence_threshold": 0,
                     **options["zero_optimization"],
