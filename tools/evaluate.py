@@ -36,7 +36,9 @@ from latentdebias.evaluation import (
 )
 from latentdebias.evaluation.intervals import RESAMPLES
 from latentdebias.evaluation.opening import FoundImages
+from latentdebias.evaluation.sampled import images_of, protocol_of
 from latentdebias.evaluation.statistics_cache import default_folder
+from latentdebias.export.model_directory import fingerprint
 from latentdebias.files import check_output_file
 from latentdebias.registry import load_plugins
 from latentdebias.sampling.images import labels_in_turn
@@ -114,17 +116,21 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
     labels = labels_in_turn(parse_classes(None, model), count)
     vae_id = vae_of(model.config.autoencoder)
-    protocol = SamplingProtocol.of(arguments.model, options, vae_id, model.config.ema, arguments.autoguidance)
+    weights = fingerprint(arguments.model)["weights_sha256"]
+    weaker, ema = arguments.autoguidance, model.config.ema
+    protocol = SamplingProtocol.of(arguments.model, options, vae_id, ema, weaker, weights, labels="even")
     return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 
-def _found(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, FoundImages, None]:
-    """Images that exist, and the reference at their resolution."""
-    path = str(_image_folder(arguments.samples))
+def _found(
+    arguments: argparse.Namespace, vae: LoadAutoencoder
+) -> tuple[ImageSource, FoundImages, SamplingProtocol | None]:
+    """Images that exist, the reference at their resolution, and how tools/sample.py drew them, where it did."""
+    path, protocol = str(images_of(arguments.samples)), protocol_of(arguments.samples)
     resolution = resolution_of(path)
     samples = open_images(path, resolution, vae)
     reference = open_images(arguments.reference, resolution, vae)
-    return EvenlySpaced(samples, arguments.num) if arguments.num else samples, reference, None
+    return EvenlySpaced(samples, arguments.num) if arguments.num else samples, reference, protocol
 
 
 def _default_out(arguments: argparse.Namespace) -> Path:
@@ -134,11 +140,6 @@ def _default_out(arguments: argparse.Namespace) -> Path:
         return model.with_name(f"{model.name}.evaluation.json")
     samples = arguments.samples
     return samples / "evaluation.json" if samples.is_dir() else samples.with_suffix(".evaluation.json")
-
-
-def _image_folder(samples: Path) -> Path:
-    """The images that tools/sample.py put beside its grid, or `samples` itself."""
-    return samples / "images" if (samples / "images").is_dir() else samples
 
 
 def _extractor(arguments: argparse.Namespace, sampling: SamplingProtocol | None) -> Extractor:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+from sampling_arguments import positive
+
 from latentdebias.diffusion.schedules import SCHEDULES
 from latentdebias.errors import UserError, run_tool
 from latentdebias.export import load_model
@@ -40,9 +42,11 @@ def importers(commands: argparse._SubParsersAction) -> None:
     uvit = add(commands, "import-uvit", run_import_uvit, "a checkpoint of U-ViT, such as nnet_ema.pth")
     for each in (dit, min_snr, uvit):
         each.add_argument("file", type=Path, metavar="FILE")
-        each.add_argument("--heads", type=int, metavar="N", help="attention heads; default: as published for the width")
+        each.add_argument(
+            "--heads", type=positive, metavar="N", help="attention heads; default: as published for the width"
+        )
         classes = "default: the rows of the class table less the null class; 1000 rows are ImageNet without one"
-        each.add_argument("--num-classes", type=int, metavar="N", help=classes)
+        each.add_argument("--num-classes", type=positive, metavar="N", help=classes)
     targets = "default x0, which ema_0.9999_xl.pt predicts; the file does not say"
     min_snr.add_argument("--target", choices=["eps", "x0", "v"], default="x0", help=targets)
     schedules = [name for name in SCHEDULES.names() if name in ("linear", "scaled_linear", "cosine")]

@@ -49,7 +49,7 @@ def main() -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError:
+    except (OSError, OverflowError):
         raise UserError(
             f"The page cannot be served at --host {arguments.host} --port {arguments.port or 'from 7860 on'}: taken, "
             f"or no address of this machine. Choose another, or leave both out."

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.errors import UserError, run_tool
+from latentdebias.evaluation import vae_of
 from latentdebias.export.model_directory import ModelConfig, fingerprint
 from latentdebias.files import check_output_folder, published
 from latentdebias.registry import load_plugins
@@ -40,7 +41,7 @@ def main() -> None:
     share_cores()
     classes = parse_classes(arguments.classes, model)
     labels = _labels(arguments, classes, options.seed)
-    record = _record(arguments, options, classes, len(labels))
+    record = _record(arguments, model.config, options, classes, len(labels))
     formats = tuple(SAMPLE_FORMATS.build(name) for name in arguments.format)
     sampler = model.image_sampler(arguments.vae)
     if arguments.compile:
@@ -75,13 +76,17 @@ def _write_strip(path: Path, trajectory: Trajectory, sampler: ImageSampler) -> N
         trajectory.strip(sampler.pixels).save(file, "PNG")
 
 
-def _record(arguments: argparse.Namespace, options: DrawOptions, classes: list[int], count: int) -> dict[str, Any]:
+def _record(
+    arguments: argparse.Namespace, config: ModelConfig, options: DrawOptions, classes: list[int], count: int
+) -> dict[str, Any]:
     """All that decides the bytes, and where the models were."""
     weaker = arguments.autoguidance
     return {
         "format_version": FORMAT_VERSION,
         "model": str(arguments.model),
         **fingerprint(arguments.model),
+        "vae": vae_of(config.autoencoder),
+        "ema": config.ema,
         "count": count,
         "labels": BY_CLASS if arguments.num is None else arguments.labels,
         "classes": classes,

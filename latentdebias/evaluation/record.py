@@ -40,7 +40,8 @@ class SamplingProtocol:
     """How the samples were drawn: all that a model directory's user chose, and whose weights they are.
 
     `nfe` is the number of network evaluations of the sampler's steps, a guided one counted once, those that `zero_init`
-    spares too. `other` holds whatever else `DrawOptions` has, such as the guidance's interval.
+    spares too. `weights_sha256` is of the model's weights, empty while it still trains; `labels` says how they were
+    spread over the classes. `other` holds whatever else `DrawOptions` has, such as the guidance's interval.
     """
 
     model: str
@@ -53,11 +54,20 @@ class SamplingProtocol:
     precision: str = "fp32"
     nfe: int | None = None
     autoguidance: str | None = None
+    weights_sha256: str = ""
+    labels: str = ""
     other: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, model: Path, options: DrawOptions, vae: str, ema: str, autoguidance: Path | None = None
+        cls,
+        model: Path,
+        options: DrawOptions,
+        vae: str,
+        ema: str,
+        autoguidance: Path | None = None,
+        weights_sha256: str = "",
+        labels: str = "",
     ) -> "SamplingProtocol":
         """The protocol of images drawn from the average `ema` in `model`, decoded by the autoencoder `vae`.
 
@@ -77,6 +87,8 @@ class SamplingProtocol:
             precision=options.precision,
             nfe=SAMPLERS.build(options.sampler).nfe(options.steps),
             autoguidance=None if autoguidance is None else str(autoguidance),
+            weights_sha256=weights_sha256,
+            labels=labels,
             other={name: values[name] for name in sorted(names - own)},
         )
 
@@ -134,6 +146,8 @@ class ProtocolRecord:
                 f"{s.sampler} {s.steps} steps, guidance {s.guidance:g}, seed {s.seed}, {s.precision}, {weights}"
             )
             parts.append(f"VAE {s.vae}")
+            parts += [f"weights sha256 {s.weights_sha256[:12]}"] * bool(s.weights_sha256)
+            parts += [f"labels {s.labels}"] * bool(s.labels)
             parts += [f"NFE {s.nfe}"] * (s.nfe is not None)
             parts += [f"autoguidance {s.autoguidance}"] * (s.autoguidance is not None)
             parts += [f"{name} {value}" for name, value in s.other.items()]

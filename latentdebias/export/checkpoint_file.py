@@ -73,7 +73,7 @@ def _load_pickle(path: Path) -> Mapping[str, Any]:
             f"({str(error).splitlines()[0][:200]}). Get it from its source again, or save the bare state_dict() where "
             f"the file is trusted."
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch.load has no one error for files that are no checkpoints
         raise _damaged(path, error) from None
     if not isinstance(loaded, Mapping):
         raise UserError(f"{path} holds a {type(loaded).__name__}, not a state dict. Save the network's state_dict().")
@@ -81,7 +81,10 @@ def _load_pickle(path: Path) -> Mapping[str, Any]:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path} is damaged or no checkpoint ({str(error)[:200]}); get it from its source again.")
+    return UserError(
+        f"{path} is damaged or no checkpoint ({type(error).__name__}: {str(error)[:200]}); get it from its source "
+        f"again."
+    )
 
 
 def _bare(name: str) -> str:

@@ -61,7 +61,7 @@ class LatentDebiasPipeline(DiffusionPipeline):
     def __call__(
         self,
         class_labels: list[int],
-        guidance_scale: float = 1.5,
+        guidance_scale: float | None = None,
         num_inference_steps: int = 50,
         sampler: str = "ddim",
         seed: int = 0,
@@ -69,9 +69,12 @@ class LatentDebiasPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput:
         """Images for `class_labels` (0 for each of an unconditional model), image i a function of (seed, i) alone.
 
-        `output_type` is pil, np `(N, H, W, 3)` or pt `(N, 3, H, W)`, in [0, 1]. Raises `UserError` for bad options.
+        `guidance_scale` is 1.5 by default, and none for a model without classes. `output_type` is pil, np
+        `(N, H, W, 3)` or pt `(N, 3, H, W)`, in [0, 1]. Raises `UserError` for bad options.
         """
         config = self.denoiser.model_config
+        if guidance_scale is None:
+            guidance_scale = 1.5 if config.num_classes else 1.0
         given = {"sampler": sampler, "steps": num_inference_steps, "guidance": guidance_scale, "seed": seed}
         options = validate(DrawOptions, given, "the pipeline's call")
         autoencoder = self._autoencoder(config.autoencoder)

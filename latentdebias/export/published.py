@@ -140,7 +140,7 @@ class ShapeReader:
                 f"{self.file.path} is {width} wide, and published ones are {', '.join(map(str, self.heads_by_width))}; "
                 f"no shape tells the number of attention heads, so say it: --heads N"
             )
-        return given or self.heads_by_width[width]
+        return self.heads_by_width[width] if given is None else given
 
     def side(self, tokens: int, patch_size: int) -> int:
         """The side of the latents that so many square patches tile."""
@@ -158,7 +158,7 @@ class ShapeReader:
         if table not in weights:
             return weights, 0
         rows = self.size(table, 0)
-        count = given or (rows if rows == IMAGENET_CLASSES else rows - 1)
+        count = given if given is not None else rows if rows == IMAGENET_CLASSES else rows - 1
         if rows == count:
             weights[table] = torch.cat([weights[table], weights[table].mean(dim=0, keepdim=True)])
         elif rows != count + 1:

@@ -63,6 +63,9 @@ class DDIM(Sampler):
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     spacing: Spacing = "trailing"
 
+    def adds_noise(self) -> bool:
+        return self.eta > 0
+
     def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
         t = visited(denoise.diffusion.schedule, steps, self.spacing)
         z = noise()
@@ -86,6 +89,9 @@ class DDPM(Sampler):
     variance: Literal["fixed_small", "fixed_large", "learned"] | None = None
     spacing: Spacing = "linspace"
 
+    def adds_noise(self) -> bool:
+        return True
+
     def check(self, diffusion: Diffusion, steps: int) -> None:
         super().check(diffusion, steps)
         if self.variance == "learned" and not isinstance(diffusion.variance, LearnedRange):
@@ -108,9 +114,7 @@ class DDPM(Sampler):
 
 
 def _learned_std(step: ReverseStep, estimate: Estimate) -> float | Tensor:
-    if estimate.variance is None:
-        # Within zero_init nothing was asked of the network.
-        return step.beta_tilde**0.5
+    assert estimate.variance is not None, "zero_init is for flow, which has no learned variance"
     bounds = torch.tensor([step.beta_tilde, step.beta], dtype=torch.float64).log()
     return torch.exp(0.5 * interpolate(estimate.variance.double(), bounds[0], bounds[1]))
 

@@ -107,7 +107,7 @@ class GuidanceOptions:
     of first steps on the flow path that stand still.
     """
 
-    guidance: float = 1.5
+    guidance: Annotated[float, Field(allow_inf_nan=False)] = 1.5
     guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     guidance_schedule: Spec = "constant"
     guidance_rule: Spec = "cfg"

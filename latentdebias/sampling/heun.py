@@ -6,9 +6,10 @@ fp32; its FlowMatchHeunDiscreteScheduler knows the flow path only.
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion import Schedule
@@ -30,20 +31,24 @@ class Heun(Sampler):
     sigma_min: PositiveFloat = 0.002
     sigma_max: PositiveFloat = 80.0
     rho: PositiveFloat = 7.0
-    s_churn: NonNegativeFloat = 0.0
+    s_churn: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     s_tmin: NonNegativeFloat = 0.0
     s_tmax: float = math.inf
-    s_noise: NonNegativeFloat = 1.0
+    s_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
     def nfe(self, steps: int) -> int:
         return 2 * steps - 1
+
+    def adds_noise(self) -> bool:
+        return self.s_churn > 0
 
     def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
         schedule = denoise.diffusion.schedule
         visited = [nearest(schedule, s) for s in self.levels(schedule, steps)]
         x = visited[0].s * noise()
         for i, here in enumerate(visited):
-            noisier = nearest(schedule, here.s * (1 + self._churn(here.s, steps)))
+            churn = self._churn(here.s, steps)
+            noisier = nearest(schedule, here.s * (1 + churn)) if churn else here
             if noisier.s > here.s:
                 x = x + math.sqrt(noisier.s**2 - here.s**2) * self.s_noise * noise()
             slope = self._slope(denoise, x, noisier, i)

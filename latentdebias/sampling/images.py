@@ -46,10 +46,16 @@ def check_draw(
     options: DrawOptions, diffusion: Diffusion, num_classes: int, channels: int, weaker: Network | None = None
 ) -> None:
     """Raise `UserError` for a sampler or guidance that a model of so many classes and latent channels cannot have."""
-    SAMPLERS.build(options.sampler).check(diffusion, options.steps)
+    sampler = SAMPLERS.build(options.sampler)
+    sampler.check(diffusion, options.steps)
     options.check(diffusion, num_classes, channels, weaker)
     if options.zero_init >= options.steps:
         raise UserError(f"zero_init is {options.zero_init} of {options.steps} steps: nothing would be drawn; lower it.")
+    if options.zero_init and sampler.adds_noise():
+        raise UserError(
+            f"zero_init is {options.zero_init}, and sampler {options.sampler!r} adds noise, so its first steps would "
+            f"not stand still; use one that adds none, such as euler or heun."
+        )
 
 
 @dataclass(frozen=True)

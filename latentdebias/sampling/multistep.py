@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
@@ -92,6 +92,8 @@ class DPMSolverPlusPlus3M(Sampler):
         schedule = denoise.diffusion.schedule
         t = visited(schedule, steps, self.spacing)
         alpha, sigma = schedule.alpha_sigma(t, torch.float64)
+        if isinstance(schedule, Flow):
+            sigma = 1 - alpha.clamp(min=SMALLEST_ALPHA)
         lambda_ = torch.log(alpha.clamp(min=SMALLEST_ALPHA) / sigma)
         h = torch.diff(lambda_).tolist()
         x0s: list[Tensor] = []
@@ -140,7 +142,7 @@ class UniPC(Multistep):
 @SAMPLERS.register("euler")
 @dataclass(frozen=True)
 class Euler(Sampler):
-    """Euler's method on the flow path."""
+    """Euler's method on the flow path; our own line, for diffusers' step rounds the state to fp32."""
 
     def check(self, diffusion: Diffusion, steps: int) -> None:
         super().check(diffusion, steps)
@@ -154,11 +156,9 @@ class Euler(Sampler):
         schedule = denoise.diffusion.schedule
         t = visited(schedule, steps)
         sigma = schedule.alpha_sigma(t, torch.float64)[1]
-        scheduler: Any = FlowMatchEulerDiscreteScheduler()
-        scheduler.set_timesteps(sigmas=sigma.tolist())
-        scheduler.set_begin_index(0)
+        ends = [*sigma.tolist(), 0.0]
         z = noise()
-        for i, time in enumerate(scheduler.timesteps):
-            velocity = (z - denoise(z, t[i], i).x0) / sigma[i]
-            z = scheduler.step(velocity, time, z).prev_sample
+        for i in range(steps):
+            velocity = (z - denoise(z, t[i], i).x0) / ends[i]
+            z = z + (ends[i + 1] - ends[i]) * velocity
         return z

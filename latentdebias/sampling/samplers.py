@@ -22,6 +22,10 @@ class Sampler(ABC):
         """Network calls of `steps` steps, a guided one counted as one."""
         return steps
 
+    def adds_noise(self) -> bool:
+        """Whether noise is added after the first."""
+        return False
+
     def check(self, diffusion: Diffusion, steps: int) -> None:
         """Raise `UserError` where this sampler cannot draw from `diffusion` in `steps` steps."""
         schedule = diffusion.schedule

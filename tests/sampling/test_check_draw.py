@@ -35,3 +35,11 @@ def test_steps_that_stand_still_must_leave_some():
     check_draw(DrawOptions(steps=5, zero_init=4), Diffusion("flow", "flow"), 10, 4)
     with pytest.raises(UserError, match="5 of 5"):
         check_draw(DrawOptions(steps=5, zero_init=5), Diffusion("flow", "flow"), 10, 4)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", {"name": "ddim", "eta": 0.5}, {"name": "heun", "s_churn": 40.0}])
+def test_steps_that_stand_still_are_refused_where_noise_is_added(sampler):
+    flow = Diffusion(schedule="flow", target="flow")
+    check_draw(DrawOptions(zero_init=1, guidance=2.0), flow, 10, 4)
+    with pytest.raises(UserError, match="adds noise"):
+        check_draw(DrawOptions(zero_init=1, guidance=2.0, sampler=sampler), flow, 10, 4)

@@ -7,7 +7,8 @@ import torch
 from gaussian import integrate, posterior_mean
 
 from latentdebias import Diffusion
-from latentdebias.sampling import image_generator
+from latentdebias.sampling import SAMPLERS, image_generator
+from latentdebias.sampling.denoiser import Denoiser
 from latentdebias.sampling.heun import Heun, nearest
 
 
@@ -80,3 +81,16 @@ def test_one_step_and_the_range_given():
     assert (levels[0], levels[-1]) == (pytest.approx(10), pytest.approx(0.1))
     assert Heun().levels(d.schedule, 1) == [pytest.approx(80)]
     assert integrate(d, "heun", 1)[1] == 1
+
+
+def test_without_churn_no_noise_is_drawn_after_the_first():
+    """On a continuous schedule, where the level found again is not the level to the last bit."""
+    diffusion, drawn = Diffusion(schedule="flow", target="flow"), []
+
+    def noise():
+        drawn.append(1)
+        return torch.ones(1, 2, dtype=torch.float64)
+
+    denoise = Denoiser(lambda z, t, labels: torch.zeros_like(z), diffusion, torch.zeros(1))
+    SAMPLERS.build("heun").integrate(denoise, noise, 40)
+    assert len(drawn) == 1

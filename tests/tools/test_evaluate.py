@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import sys
@@ -235,3 +236,35 @@ def test_a_bad_command_is_code_2(tool, arguments, words):
     assert result.code == 2
     assert words in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("made", ["png", "npz", "webdataset"])
+def test_a_drawn_set_is_scored_with_how_it_was_drawn(tool, model_dir, digit_shards, tmp_path, made):
+    samples = tmp_path / "samples"
+    drawn = [
+        "--num",
+        12,
+        "--steps",
+        3,
+        "--seed",
+        5,
+        "--guidance",
+        2,
+        "--format",
+        made,
+        "--trajectory",
+        "--out",
+        samples,
+    ]
+    assert tool("sample", "--model", model_dir, *drawn).code == 0
+    scoring = ["--reference", digit_shards, "--extractor", "pixels", "--metrics", "colour_shift", "--resamples", 0]
+    result = tool("evaluate", "--samples", samples, *scoring)
+    assert result.code == 0, result.err
+    record = json.loads((samples / "evaluation.json").read_text())
+    assert record["num_samples"] == 12
+    protocol = record["sampling"]
+    assert (protocol["steps"], protocol["seed"], protocol["guidance"], protocol["nfe"]) == (3, 5, 2.0, 3)
+    assert protocol["weights_sha256"] == hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()
+    again = ["--num", 12, "--steps", 3, "--seed", 5, "--guidance", 2, *scoring, "--out", tmp_path / "drawn.json"]
+    assert tool("evaluate", "--model", model_dir, *again).code == 0
+    assert json.loads((tmp_path / "drawn.json").read_text())["sampling"] == protocol
