@@ -27,6 +27,7 @@ from latentdebias.evaluation import (
 )
 from latentdebias.evaluation.comparison import comparison
 from latentdebias.evaluation.statistics_cache import default_folder
+from latentdebias.export.model_directory import fingerprint
 from latentdebias.files import check_output_file, publish
 from latentdebias.sampling.images import check_draw, labels_in_turn
 
@@ -73,7 +74,8 @@ def _colour_shift(words: list[str]) -> None:
         drawn = DrawnImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
         vae = vae_of(model.config.autoencoder)
-        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, arguments.autoguidance)
+        weaker, weights = arguments.autoguidance, fingerprint(arguments.model)["weights_sha256"]
+        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, weaker, weights, labels="even")
         paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
         records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
@@ -83,11 +83,13 @@ class DDPM(Sampler):
     """Ancestral sampling on the timesteps chosen, respaced as ADM, DiT and Debias do (Ho et al. 2020, algorithm 2).
 
     variance: beta_tilde (fixed_small), beta (fixed_large) or the network's (learned); null is learned where the network
-    has learned it, else fixed_small. x0 is not clipped: latents have no bounds.
+    has learned it, else fixed_small. clip: the bound to which estimates of x0 are clamped, 1 for pixels, as ADM does;
+    latents have none.
     """
 
     variance: Literal["fixed_small", "fixed_large", "learned"] | None = None
     spacing: Spacing = "linspace"
+    clip: PositiveFloat | None = None
 
     def adds_noise(self) -> bool:
         return True
@@ -107,7 +109,8 @@ class DDPM(Sampler):
         z = noise()
         for i, step in enumerate(reverse_steps(denoise, t)):
             estimate = denoise(z, t[i], i)
-            z = step.mean(z, estimate.x0, step.beta_tilde)
+            x0 = estimate.x0 if self.clip is None else estimate.x0.clamp(-self.clip, self.clip)
+            z = step.mean(z, x0, step.beta_tilde)
             if step.next_sigma:
                 z = z + std(step, estimate) * noise()
         return z

@@ -85,15 +85,19 @@ def test_the_variance_left_open_is_the_learned_one_where_there_is_one():
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
-def test_ddpm_equals_diffusers_on_the_same_timesteps(variance):
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_ddpm_equals_diffusers_on_the_same_timesteps(variance, clip):
     d, steps = Diffusion("linear", "eps"), 50
-    scheduler = diffusers.DDPMScheduler(variance_type=variance, clip_sample=False)
+    scheduler = diffusers.DDPMScheduler(
+        variance_type=variance, clip_sample=clip is not None, clip_sample_range=clip or 1.0
+    )
     scheduler.set_timesteps(timesteps=visited(d.schedule, steps, "linspace").tolist())
     generators = [image_generator(0, i) for i in range(3)]
     z = torch.stack([torch.randn(4, 4, 4, generator=g) for g in generators])
     for t in scheduler.timesteps:
         z = scheduler.step(exact_prediction(d)(z, t, None).float(), t, z, generator=generators).prev_sample
-    found, _ = integrate(d, {"name": "ddpm", "variance": variance}, steps, count=3)
+    found, _ = integrate(d, {"name": "ddpm", "variance": variance, "clip": clip}, steps, count=3)
+    assert clip is None or found.abs().max() <= 1.01 * clip
     torch.testing.assert_close(found.float(), z, rtol=1e-3, atol=1e-3)
 
 
