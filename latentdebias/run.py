@@ -164,13 +164,15 @@ class Run:
     def trainer(self, state: TrainState, last: int) -> Iterator[Trainer]:
         """The loop from `state` to the step `last`, with all hooks, watched for the length of a with-block."""
         options, request, waited = self.config.training, StopRequest(), WaitClock()
+        workload = self._workload()
         with (
             self._log(state.step, last) as log,
             Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
             closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
         ):
             agreement = Agreement(2)
-            meter, speed = LossMeter(self.engine.device), self._speedometer(state.step, waited)
+            meter = LossMeter(self.engine.device)
+            speed = Speedometer(workload, waited, self.engine.device, state.step)
             logging = Logging(log, meter, self.engine, options, speed)
             hooks: list[Hook] = [
                 watchdog.beat,
@@ -214,14 +216,13 @@ class Run:
             if log is not None:
                 log.close()
 
-    def _speedometer(self, first: int, waited: WaitClock) -> Speedometer:
+    def _workload(self) -> Workload:
         training, shapes, device = self.config.training, self.shapes, self.engine.device
         peak = find_peak(device, training.precision, training.peak_tflops)
         say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
         flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
         flops_per_image = None if flops is None else flops.training()
-        workload = Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
-        return Speedometer(workload, waited, device, first)
+        return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
     def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
         options = self.config.training
