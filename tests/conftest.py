@@ -54,6 +54,14 @@ def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "shards"
 
 
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A test that changes the number of threads changes it for itself alone."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def process_group() -> Iterator[None]:
     """One process group of one rank, for everything that trains in this process."""
