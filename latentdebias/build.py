@@ -49,6 +49,14 @@ def build_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     return BACKBONES.build(config.model).build(side, channels, shapes.num_classes, _out_chans(config, channels))
 
 
+def meta_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
+    """The same network on the meta device, without a download: its shapes alone."""
+    channels, side, _ = shapes.latent_shape
+    with torch.device("meta"):
+        spec = BACKBONES.build(config.model).without_pretrained()
+        return spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
+
+
 def initial_backbone(config: RunConfig, shapes: Shapes) -> nn.Module:
     """The network that a run starts to train: freshly initialised, or with the weights of `init_from`."""
     backbone = build_backbone(config, shapes)
@@ -63,10 +71,7 @@ def _out_chans(config: RunConfig, channels: int) -> int:
 
 def describe_model(config: RunConfig, shapes: Shapes) -> str:
     """One line on the model, which is built on the meta device for it; `UserError` where it cannot be built."""
-    channels, side, _ = shapes.latent_shape
-    with torch.device("meta"):
-        spec = BACKBONES.build(config.model).without_pretrained()
-        backbone = spec.build(side, channels, shapes.num_classes, _out_chans(config, channels))
+    backbone = meta_backbone(config, shapes)
     if config.init_from is not None:
         check_initial_weights(backbone, config.init_from)
     millions = sum(parameter.numel() for parameter in backbone.parameters()) / 1e6

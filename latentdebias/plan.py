@@ -4,16 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
-from latentdebias.build import Shapes, open_shards, stated_shapes
+from latentdebias.build import Shapes, meta_backbone, open_shards, stated_shapes
 from latentdebias.config import RunConfig
 from latentdebias.data.batches import plan_batches
-from latentdebias.diffusion import VARIANCES
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
 FP32 = 4
@@ -64,11 +62,7 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
     training, spec = config.training, BACKBONES.build(config.model).without_pretrained()
     dealt = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
     check_deepspeed_options(config.deepspeed)
-    channels, side, _ = shapes.latent_shape
-    with torch.device("meta"):
-        backbone = spec.build(
-            side, channels, shapes.num_classes, VARIANCES.build(config.diffusion.variance).outputs * channels
-        )
+    backbone = meta_backbone(config, shapes)
     return Plan(
         shapes=shapes,
         gpus=gpus,

@@ -8,12 +8,12 @@ from typing import get_args
 import yaml
 from devices import default_device, open_device
 
+from latentdebias.backbones.protocol import Precision
 from latentdebias.distributed import local_rank
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.export import LoadedModel, load_model
 from latentdebias.registry import Spec, validate
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.guidance import Precision
 from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
 from latentdebias.sampling.images import DrawOptions, check_draw
 

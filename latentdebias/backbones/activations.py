@@ -1,7 +1,6 @@
 """Bytes that a forward keeps for its backward, counted without running it."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from latentdebias.backbones.blocks import checkpoint_blocks, find_blocks
-from latentdebias.backbones.protocol import BackboneSpec
-
-Precision = Literal["fp32", "bf16"]
+from latentdebias.backbones.protocol import BackboneSpec, Precision
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,12 @@
 """Floating-point operations of a backbone, counted on the meta device: no weights, no data, no time."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdebias.backbones.blocks import find_blocks
+from latentdebias.backbones.blocks import Where, find_blocks
 from latentdebias.backbones.protocol import BackboneSpec
-
-Recomputed = Literal["none", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class ForwardFlops:
     total: int
     blocks: int
 
-    def training(self, recomputed: Recomputed = "none") -> int:
+    def training(self, recomputed: Where = "none") -> int:
         """FLOPs of one training image: the backward is twice the forward; checkpointed blocks run theirs again."""
         return 3 * self.total + {"none": 0, "blocks": self.blocks}[recomputed]
 

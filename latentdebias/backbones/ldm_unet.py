@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import labels_or_null
 from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_latents, register_with_timm
-from latentdebias.backbones.unet import NORM_GROUPS, Multipliers, attention_levels, check_channels, start_at_zero
+from latentdebias.backbones.unet import NORM_GROUPS, Multipliers, levels, start_at_zero
 
 DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
@@ -56,9 +56,7 @@ class LDMUNetSpec(BackboneSpec):
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> LDMUNet:
         from diffusers import UNet2DConditionModel
 
-        attention = attention_levels(img_size, len(self.multipliers), self.attention_sides)
-        widths = tuple(self.channels * multiplier for multiplier in self.multipliers)
-        check_channels(widths, attention, self.head_width)
+        widths, attention = levels(img_size, self.channels, self.multipliers, self.attention_sides, self.head_width)
         unet = UNet2DConditionModel(
             sample_size=img_size,
             in_channels=in_chans,

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import timm.models
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ class BackboneSpec(ABC):
         """The same network without a download of initial weights, as a trained model is rebuilt."""
         return self
 
+
+Precision = Literal["fp32", "bf16"]
+"""What a backbone computes in; bf16 is autocast over fp32 weights."""
 
 BACKBONES: Registry[BackboneSpec] = Registry("model")
 

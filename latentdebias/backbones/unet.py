@@ -77,6 +77,16 @@ def attention_levels(img_size: int, levels: int, attention_sides: Sequence[int])
     return [side in attention_sides for side in sides]
 
 
+def levels(
+    img_size: int, channels: int, multipliers: Sequence[int], attention_sides: Sequence[int], head_width: int
+) -> tuple[tuple[int, ...], list[bool]]:
+    """The channels of each level, and whether it has attention; `UserError` where the sides or channels do not fit."""
+    attention = attention_levels(img_size, len(multipliers), attention_sides)
+    widths = tuple(channels * multiplier for multiplier in multipliers)
+    check_channels(widths, attention, head_width)
+    return widths, attention
+
+
 def check_channels(widths: Sequence[int], attention: Sequence[bool], head_width: int) -> None:
     """Raise `UserError` unless every level's channels make 32 groups, and those with attention whole heads."""
     for width in widths:
@@ -113,9 +123,7 @@ class UNetSpec(BackboneSpec):
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> UNet:
         from diffusers import UNet2DModel
 
-        attention = attention_levels(img_size, len(self.multipliers), self.attention_sides)
-        widths = tuple(self.channels * multiplier for multiplier in self.multipliers)
-        check_channels(widths, attention, self.head_width)
+        widths, attention = levels(img_size, self.channels, self.multipliers, self.attention_sides, self.head_width)
         unet = UNet2DModel(
             sample_size=img_size,
             in_channels=in_chans,

@@ -23,8 +23,8 @@ from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors import Extractor
 from latentdebias.evaluation.fid import FID
 from latentdebias.evaluation.image_files import read_pixels
-from latentdebias.evaluation.images import ImageBatch, Indexed
-from latentdebias.evaluation.shard_images import Decoder, ShardImages
+from latentdebias.evaluation.images import ImageBatch
+from latentdebias.evaluation.shard_images import Decoder, OfShards, ShardImages
 from latentdebias.sampling.images import save_grid
 
 LEVELS = 255.0
@@ -33,23 +33,14 @@ ROWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class SourceImages(Indexed):
+class SourceImages(OfShards):
     """The images that a shard set was made from, in the set's order: an `ImageSource`.
 
     They are found below `path` by the names in the set. Reading raises `UserError` where one is missing.
     """
 
-    shards: LatentShards
     path: str
     batch_size: int = 64
-
-    @property
-    def count(self) -> int:
-        return len(self.shards)
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.shards.num_classes or None
 
     @cached_property
     def _found(self) -> dict[str, SourceImage]:

@@ -28,14 +28,28 @@ class Decoder(Protocol):
 
 
 @dataclass(frozen=True)
-class ShardImages(Indexed):
+class OfShards(Indexed):
+    """Images that belong to the samples of a latent shard set, in its order."""
+
+    shards: LatentShards
+
+    @property
+    def count(self) -> int:
+        return len(self.shards)
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.shards.num_classes or None
+
+
+@dataclass(frozen=True)
+class ShardImages(OfShards):
     """Latent shards, decoded from their posterior means without mirrored views.
 
     These are the autoencoder's reconstructions: against them a score leaves the decoder's own error out.
     Raises `UserError` where the shards were made with another autoencoder's weights.
     """
 
-    shards: LatentShards
     autoencoder: Decoder
     batch_size: int = 64
 
@@ -47,14 +61,6 @@ class ShardImages(Indexed):
                 f"{made_with['weights_sha256'][:12]}), and {given.id!r} ({given.weights_sha256[:12]}) cannot "
                 f"decode them: pass the first one, or encode again with tools/encode.py --vae {given.id}."
             )
-
-    @property
-    def count(self) -> int:
-        return len(self.shards)
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.shards.num_classes or None
 
     def read(self, indices: np.ndarray) -> ImageBatch:
         """As `IndexedSource.read`."""

@@ -1,15 +1,13 @@
 """Guidance: a network's answer pushed away from a weaker one, in one batched call where both are its own."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GuidanceOptions
+from latentdebias.backbones.protocol import Precision
+from latentdebias.sampling.guidance_options import GuidanceOptions
 from latentdebias.sampling.network import Network
-
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class Guided:
     def _combine(self, output: Tensor, weak: Tensor, guidance: float, channels: int) -> Tensor:
         guided = min(self.options.guidance_channels or channels, channels)
         strong, rest = output[:, :guided], output[:, guided:]
-        rule = GUIDANCE_RULES.build(self.options.guidance_rule)
-        combined = rule.combine(strong, weak[:, :guided], guidance)
+        combined = self.options.rule.combine(strong, weak[:, :guided], guidance)
         return torch.cat([rescale(combined, strong, self.options.guidance_rescale), rest], dim=1)
 
 

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -115,12 +116,20 @@ class GuidanceOptions:
     guidance_rescale: Share = 0.0
     zero_init: NonNegativeInt = 0
 
+    @cached_property
+    def schedule(self) -> GuidanceSchedule:
+        return GUIDANCE_SCHEDULES.build(self.guidance_schedule)
+
+    @cached_property
+    def rule(self) -> GuidanceRule:
+        return GUIDANCE_RULES.build(self.guidance_rule)
+
     def scale(self, position: float) -> float:
         """The guidance at a position on the schedule; 1 outside the interval."""
         low, high = self.guidance_interval
         if not low <= position <= high:
             return 1.0
-        return 1 + (self.guidance - 1) * GUIDANCE_SCHEDULES.build(self.guidance_schedule).factor(position)
+        return 1 + (self.guidance - 1) * self.schedule.factor(position)
 
     def check(self, diffusion: Diffusion, num_classes: int, channels: int, weaker: Network | None) -> None:
         """Raise `UserError` for guidance that this model cannot have, and for options that would do nothing."""
@@ -131,9 +140,8 @@ class GuidanceOptions:
             )
         self._check_use(weaker)
         self._check_values(channels)
-        rule = GUIDANCE_RULES.build(self.guidance_rule)
-        rule.check(diffusion)
-        if weaker is not None and not isinstance(rule, CfgRule):
+        self.rule.check(diffusion)
+        if weaker is not None and not isinstance(self.rule, CfgRule):
             raise UserError(
                 f"guidance_rule {self.guidance_rule!r} is stated for the null class of one model, and autoguidance "
                 f"takes two models; choose guidance_rule cfg."
@@ -145,7 +153,7 @@ class GuidanceOptions:
             )
 
     def _check_use(self, weaker: Network | None) -> None:
-        GUIDANCE_SCHEDULES.build(self.guidance_schedule)
+        _ = self.schedule  # a name that does not exist is an error also where there is no guidance
         if self.guidance != 1:
             return
         plain = GuidanceOptions(guidance=1, zero_init=self.zero_init)

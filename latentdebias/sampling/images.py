@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, to_uint8
+from latentdebias.backbones.protocol import Precision
 from latentdebias.data.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
@@ -23,7 +24,7 @@ from latentdebias.sampling.decoding import decoded
 from latentdebias.sampling.denoiser import Observe
 from latentdebias.sampling.generate import generate
 from latentdebias.sampling.grid import beside_rows
-from latentdebias.sampling.guidance import Guided, Precision
+from latentdebias.sampling.guidance import Guided
 from latentdebias.sampling.guidance_options import GuidanceOptions
 from latentdebias.sampling.network import Network
 from latentdebias.sampling.samplers import SAMPLERS

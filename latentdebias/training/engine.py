@@ -8,13 +8,14 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import repeated_blocks
+from latentdebias.backbones.protocol import Precision
 from latentdebias.data.batches import BatchPlan
 from latentdebias.errors import UserError
 from latentdebias.training.deepspeed_options import check_options, zero_stage
@@ -30,8 +31,6 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 from deepspeed.utils import safe_get_full_fp32_param, set_z3_leaf_module
-
-Precision = Literal["fp32", "bf16"]
 
 # What a parameter group holds of the config, besides the optimizer's own defaults.
 OPTIONS = {"params", "lr", "initial_lr", "weight_decay"}
@@ -119,6 +118,8 @@ class Engine:
                 }
         self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=built, config=options)[0]
         self.device: torch.device = torch.device(self.deepspeed.device)
+        self._partitions = self._find_partitions()
+        self._owners = self._partitions if self.zero_stage else list(self._trained.values())
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 
     def __call__(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
@@ -179,6 +180,9 @@ class Engine:
 
     def fp32_partitions(self) -> list[Tensor]:
         """This rank's share of the fp32 weights, as the optimizer updates it in place; all of them at stage 0."""
+        return self._partitions
+
+    def _find_partitions(self) -> list[Tensor]:
         optimizer = self.deepspeed.optimizer
         if self.zero_stage == 0:
             return [weight.data for weight in self._trained.values()]
@@ -196,8 +200,7 @@ class Engine:
 
     def optimizer_state(self, partition: int) -> dict[str, Any]:
         """What the optimizer keeps of one partition, to read and to write."""
-        owners = self.fp32_partitions() if self.zero_stage else list(self._trained.values())
-        state: dict[str, Any] = self._base_optimizer.state[owners[partition]]
+        state: dict[str, Any] = self._base_optimizer.state[self._owners[partition]]
         return state
 
     def count_device(self, partition: int) -> torch.device:

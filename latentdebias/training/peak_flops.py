@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentdebias.training.engine import Precision
+from latentdebias.backbones.protocol import Precision
 
 SECONDS = 0.25
 SIDE = {"cuda": 8192, "cpu": 1024}
