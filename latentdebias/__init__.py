@@ -9,7 +9,7 @@ from latentdebias import backbones
 from latentdebias.diffusion import Diffusion
 
 if TYPE_CHECKING:
-    from latentdebias.export import LoadedModel, load_model
+    from latentdebias.models.model_directory import LoadedModel, load_model
 
 __all__ = ["Diffusion", "LoadedModel", "backbones", "load_model"]
 
@@ -17,7 +17,7 @@ __all__ = ["Diffusion", "LoadedModel", "backbones", "load_model"]
 def __getattr__(name: str) -> Any:
     """`load_model` and `LoadedModel`, imported when asked for: they bring diffusers, which takes seconds."""
     if name in ("LoadedModel", "load_model"):
-        from latentdebias import export
+        from latentdebias.models import model_directory
 
-        return getattr(export, name)
+        return getattr(model_directory, name)
     raise AttributeError(f"module 'latentdebias' has no attribute {name!r}")

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from latentdebias.data.batches import DataOptions
+from latentdebias.batches.batches import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
 from latentdebias.training.ema import EMAOptions
-from latentdebias.training.evaluation_hook import EvaluationOptions
-from latentdebias.training.sample_grid import SamplingOptions
+from latentdebias.training.hooks.evaluation import EvaluationOptions
+from latentdebias.training.hooks.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
 CONFIG_DIR = Path(__file__).parents[1] / "configs"

@@ -16,7 +16,15 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
-from latentdebias.build import (
+from latentdebias.batches.batches import LatentBatches
+from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.config import RunConfig, write_config
+from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.errors import UserError
+from latentdebias.models.ema_profiles import name_of_std
+from latentdebias.models.ema_snapshots import SnapshotFolder
+from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.prepare import (
     Shapes,
     batch_plan,
     build_backbone,
@@ -25,34 +33,26 @@ from latentdebias.build import (
     load_autoencoder_of,
     say,
 )
-from latentdebias.config import RunConfig, write_config
-from latentdebias.data import LatentShards
-from latentdebias.data.batches import LatentBatches
-from latentdebias.data.normalization import LatentNormalization
-from latentdebias.errors import UserError
-from latentdebias.export import ModelConfig, save_model
-from latentdebias.export.ema_profiles import name_of_std
-from latentdebias.export.ema_snapshots import SnapshotFolder
-from latentdebias.sampling.images import ImageSampler
-from latentdebias.training.agreement import Agreement
-from latentdebias.training.checkpoint import CheckpointPolicy, Checkpoints
+from latentdebias.shards.reader import LatentShards
+from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
+from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
-from latentdebias.training.evaluation_hook import InLoopEvaluation
-from latentdebias.training.log_writers import open_writers
-from latentdebias.training.logging_hook import Logging
-from latentdebias.training.loss_meter import LossMeter
+from latentdebias.training.hooks.evaluation import InLoopEvaluation
+from latentdebias.training.hooks.sample_grid import SampleGrid
 from latentdebias.training.lr_schedules import LR_SCHEDULES
+from latentdebias.training.monitor.log_writers import open_writers
+from latentdebias.training.monitor.logging_hook import Logging
+from latentdebias.training.monitor.loss_meter import LossMeter
+from latentdebias.training.monitor.peak_flops import find_peak
+from latentdebias.training.monitor.run_log import RunLog
+from latentdebias.training.monitor.speed import Speedometer, WaitClock, Workload
 from latentdebias.training.optimizers import OPTIMIZERS
-from latentdebias.training.peak_flops import find_peak
-from latentdebias.training.run_lock import run_lock
-from latentdebias.training.run_log import RunLog
-from latentdebias.training.run_state import RunState
-from latentdebias.training.sample_grid import SampleGrid
-from latentdebias.training.speed import Speedometer, WaitClock, Workload
-from latentdebias.training.stopping import Stopping, StopRequest, unless_stopped
+from latentdebias.training.stopping.agreement import Agreement
+from latentdebias.training.stopping.run_lock import run_lock
+from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
+from latentdebias.training.stopping.watchdog import Watchdog
 from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
-from latentdebias.training.watchdog import Watchdog
 
 CHECKPOINTS = "checkpoints"
 

@@ -13,9 +13,12 @@ import torch
 from diffusers import AutoencoderKL
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.data import encode_images, find_images
 from latentdebias.digits import write_images
+from latentdebias.images.find import find_images
+from latentdebias.shards.jobs.encode import encode_images
 from latentdebias.training.engine import start_distributed, stop_distributed
+
+pytest_plugins = ["shard_fixtures", "model_fixtures"]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentdebias.build import (
+from latentdebias.config import CONFIG_DIR, load_config, write_config
+from latentdebias.errors import UserError
+from latentdebias.prepare import (
     Shapes,
     build_backbone,
     build_diffusion,
@@ -11,8 +13,6 @@ from latentdebias.build import (
     describe_model,
     stated_shapes,
 )
-from latentdebias.config import CONFIG_DIR, load_config, write_config
-from latentdebias.errors import UserError
 from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.optimizers import OPTIMIZERS, AdamW
 

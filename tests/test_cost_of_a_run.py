@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from latentdebias.build import build_backbone, prepare
 from latentdebias.config import load_config
-from latentdebias.data import LatentShards
 from latentdebias.errors import UserError
 from latentdebias.plan import plan_run, sample_bytes, state_bytes, training_days
+from latentdebias.prepare import build_backbone, prepare
 from latentdebias.run import Run
+from latentdebias.shards.reader import LatentShards
 
 DIT_S = [
     "model.name=dit_s_patch2",

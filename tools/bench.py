@@ -21,13 +21,13 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from latentdebias.data import LatentShards
-from latentdebias.data.batches import DataOptions, LatentBatches, plan_batches
-from latentdebias.data.epochs import EpochReader, IndexedReader, Share
-from latentdebias.data.normalization import LatentNormalization
-from latentdebias.data.order import BlockShuffle, FullShuffle
-from latentdebias.data.streaming import StreamedShards
+from latentdebias.batches.batches import DataOptions, LatentBatches, plan_batches
+from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.errors import UserError, run_tool
+from latentdebias.shards.epochs import EpochReader, IndexedReader, Share
+from latentdebias.shards.order import BlockShuffle, FullShuffle
+from latentdebias.shards.reader import LatentShards
+from latentdebias.shards.streaming import StreamedShards
 
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256

@@ -13,8 +13,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
-from latentdebias.data import encode_images, find_images
-from latentdebias.data.shards import FORWARD_BATCH
+from latentdebias.images.find import find_images
+from latentdebias.shards.format import FORWARD_BATCH
+from latentdebias.shards.jobs.encode import encode_images
 
 RANDOM_SD = "random-sd"
 SOURCE_SIZE = (500, 375)

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
 from latentdebias.backbones import BACKBONES
-from latentdebias.data.normalization import LatentNormalization
+from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_in_turn
+from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, labels_in_turn
 
 NUM_CLASSES = 1000
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latentdebias.data.encoding import finalize
-from latentdebias.data.shards import Plan
-from latentdebias.data.writer import ShardWriter
+from latentdebias.shards.format import Plan
+from latentdebias.shards.jobs.encode import finalize
+from latentdebias.shards.writer import ShardWriter
 
 LATENT_SHAPE = (4, 32, 32)
 NUM_CLASSES = 1000

@@ -15,8 +15,8 @@ from bench_shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 from tqdm import tqdm
 
 from latentdebias.backbones import BACKBONES
-from latentdebias.build import prepare
 from latentdebias.config import RunConfig, load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 from latentdebias.training.trainer import TrainState

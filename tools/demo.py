@@ -14,18 +14,13 @@ from tqdm import tqdm
 
 from latentdebias import digits
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.data import LatentShards
 from latentdebias.errors import UserError, run_tool
-from latentdebias.evaluation import (
-    EXTRACTORS,
-    FID,
-    KID,
-    ClassAccuracy,
-    FolderImages,
-    ShardImages,
-    evaluate,
-    extract,
-)
+from latentdebias.evaluation.evaluator import evaluate, extract
+from latentdebias.evaluation.extractors import EXTRACTORS
+from latentdebias.evaluation.metrics import FID, KID, ClassAccuracy
+from latentdebias.evaluation.sources.image_files import FolderImages
+from latentdebias.evaluation.sources.shards import ShardImages
+from latentdebias.shards.reader import LatentShards
 
 TOOLS = Path(__file__).parent
 # Else DeepSpeed warns twice that it found no accelerator.

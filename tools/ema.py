@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from latentdebias.errors import UserError, run_tool
-from latentdebias.export.ema_snapshots import reconstruct
-from latentdebias.export.model_directory import WEIGHTS
 from latentdebias.files import check_output_folder
+from latentdebias.models.ema_snapshots import reconstruct
+from latentdebias.models.model_directory import WEIGHTS
 
 LARGE_ERROR = 0.1
 

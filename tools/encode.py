@@ -18,11 +18,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
-from latentdebias.data import encode_images, find_images
-from latentdebias.data.inspect import summary
-from latentdebias.data.shards import FORWARD_BATCH
 from latentdebias.errors import UserError, run_tool
+from latentdebias.images.find import find_images
 from latentdebias.registry import validate
+from latentdebias.shards.format import FORWARD_BATCH
+from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.inspect import summary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

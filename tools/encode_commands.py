@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from latentdebias.data import LatentShards, verify
-from latentdebias.data.encoding import finalize
-from latentdebias.data.inspect import summary
-from latentdebias.data.merge import merge
-from latentdebias.data.reader import missing_shards_message
-from latentdebias.data.shards import MANIFEST, PLAN, read_plan, shard_name
-from latentdebias.data.status import SetStatus, set_status
-from latentdebias.data.subset import Selection, kept_classes, subset
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.shards.format import MANIFEST, PLAN, read_plan, shard_name
+from latentdebias.shards.jobs.encode import finalize
+from latentdebias.shards.jobs.inspect import summary
+from latentdebias.shards.jobs.merge import merge
+from latentdebias.shards.jobs.status import SetStatus, set_status
+from latentdebias.shards.jobs.subset import Selection, kept_classes, subset
+from latentdebias.shards.jobs.verify import verify
+from latentdebias.shards.reader import LatentShards, missing_shards_message
 
 
 def _verify(words: list[str]) -> None:

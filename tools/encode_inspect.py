@@ -9,10 +9,8 @@ from devices import default_device, open_device
 from sampling_arguments import positive
 
 from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
-from latentdebias.data import LatentShards
-from latentdebias.data.inspect import ClassHistogram, class_histogram, summary
 from latentdebias.errors import UserError
-from latentdebias.evaluation import EXTRACTORS
+from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.inspection import (
     contact_sheet,
     find_sources,
@@ -21,6 +19,8 @@ from latentdebias.evaluation.inspection import (
     reconstruction_scores,
 )
 from latentdebias.files import check_output_file
+from latentdebias.shards.jobs.inspect import ClassHistogram, class_histogram, summary
+from latentdebias.shards.reader import LatentShards
 
 
 def inspect(words: list[str]) -> None:

@@ -17,31 +17,24 @@ from evaluate_commands import run_command
 from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
+from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import run_tool
-from latentdebias.evaluation import (
-    EXTRACTORS,
-    METRICS,
-    DrawnImages,
-    EvenlySpaced,
-    Extractor,
-    ImageSource,
-    SamplingProtocol,
-    extract_over_ranks,
-    joined_ranks,
-    open_images,
-    reference_features,
-    resolution_of,
-    score,
-    vae_of,
-)
-from latentdebias.evaluation.intervals import RESAMPLES
-from latentdebias.evaluation.opening import FoundImages
-from latentdebias.evaluation.sampled import images_of, protocol_of
+from latentdebias.evaluation.evaluator import extract_over_ranks
+from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
+from latentdebias.evaluation.gathering import joined_ranks
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.protocol.intervals import RESAMPLES
+from latentdebias.evaluation.protocol.record import SamplingProtocol, vae_of
+from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.reference import reference_features
+from latentdebias.evaluation.sources.drawn import DrawnImages
+from latentdebias.evaluation.sources.find import FoundImages, open_images, resolution_of
+from latentdebias.evaluation.sources.sample_sets import images_of, protocol_of
+from latentdebias.evaluation.sources.source import EvenlySpaced, ImageSource
 from latentdebias.evaluation.statistics_cache import default_folder
-from latentdebias.export.model_directory import fingerprint
 from latentdebias.files import check_output_file
+from latentdebias.models.model_directory import fingerprint
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import labels_in_turn
 
 MAX_SAMPLES = 50_000
 LoadAutoencoder = Callable[[str], Autoencoder]

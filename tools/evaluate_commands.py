@@ -11,25 +11,20 @@ from devices import open_device
 from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
 
 from latentdebias.autoencoders import load_autoencoder
+from latentdebias.drawing.image_sampler import check_draw, labels_in_turn
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.evaluation import (
-    EXTRACTORS,
-    ColourShift,
-    DrawnImages,
-    FeatureSet,
-    ProtocolRecord,
-    SamplingProtocol,
-    extract,
-    open_images,
-    reference_features,
-    score,
-    vae_of,
-)
-from latentdebias.evaluation.comparison import comparison
+from latentdebias.evaluation.evaluator import extract
+from latentdebias.evaluation.extractors import EXTRACTORS, FeatureSet
+from latentdebias.evaluation.metrics import ColourShift
+from latentdebias.evaluation.protocol.comparison import comparison
+from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, vae_of
+from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.reference import reference_features
+from latentdebias.evaluation.sources.drawn import DrawnImages
+from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.statistics_cache import default_folder
-from latentdebias.export.model_directory import fingerprint
 from latentdebias.files import check_output_file, publish
-from latentdebias.sampling.images import check_draw, labels_in_turn
+from latentdebias.models.model_directory import fingerprint
 
 PIXELS = EXTRACTORS.build("pixels").load()
 COLUMNS = {

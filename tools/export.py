@@ -10,17 +10,16 @@ from sampling_arguments import positive
 
 from latentdebias.diffusion.schedules import SCHEDULES
 from latentdebias.errors import UserError, run_tool
-from latentdebias.export import load_model
-from latentdebias.export.checkpoint_file import CheckpointFile
-from latentdebias.export.diffusers_pipeline import export_diffusers
-from latentdebias.export.diffusers_transformer import MODEL_INDEX, TrainedWith, import_diffusers
-from latentdebias.export.hub import push_to_hub
-from latentdebias.export.model_directory import CONFIG, WEIGHTS, read_model_config
-from latentdebias.export.published import ImportOptions
-from latentdebias.export.published_dit import import_dit
-from latentdebias.export.published_min_snr import import_min_snr
-from latentdebias.export.published_uvit import import_uvit
 from latentdebias.files import check_output_folder
+from latentdebias.interop.diffusers.pipeline import export_diffusers
+from latentdebias.interop.diffusers.transformer import MODEL_INDEX, TrainedWith, import_diffusers
+from latentdebias.interop.hub import push_to_hub
+from latentdebias.interop.published.checkpoint_file import CheckpointFile
+from latentdebias.interop.published.dit import import_dit
+from latentdebias.interop.published.min_snr import import_min_snr
+from latentdebias.interop.published.shapes import ImportOptions
+from latentdebias.interop.published.uvit import import_uvit
+from latentdebias.models.model_directory import CONFIG, WEIGHTS, load_model, read_model_config
 
 Command = Callable[[argparse.Namespace], None]
 

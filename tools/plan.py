@@ -7,7 +7,7 @@ from latentdebias.config import RunConfig, load_config
 from latentdebias.errors import UserError, legal_choices, run_tool
 from latentdebias.plan import Plan, plan_run, training_days
 from latentdebias.registry import load_plugins
-from latentdebias.training.peak_flops import GPUS, peak_of
+from latentdebias.training.monitor.peak_flops import GPUS, peak_of
 
 IMAGENET = 1_281_167
 

@@ -15,12 +15,12 @@ from devices import default_device, open_device
 from PIL import Image
 
 from latentdebias.diffusion import Diffusion
+from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, grid_image, labels_in_turn
+from latentdebias.drawing.trajectory import ROWS, Trajectory
 from latentdebias.errors import UserError, run_tool
-from latentdebias.export import LoadedModel, load_model
+from latentdebias.models.model_directory import LoadedModel, load_model
 from latentdebias.registry import load_plugins, validate
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.images import DrawOptions, ImageSampler, grid_image, labels_in_turn
-from latentdebias.sampling.trajectory import ROWS, Trajectory
 
 if TYPE_CHECKING:
     import gradio

@@ -17,15 +17,21 @@ from sampling_arguments import add_sampling_arguments, open_model, parse_classes
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.drawing.image_sampler import (
+    DrawOptions,
+    ImageSampler,
+    labels_at_random,
+    labels_by_class,
+    labels_in_turn,
+)
+from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_set import GRID, TRAJECTORY, SampleSet, refuse_foreign_files, remove_sample_set
+from latentdebias.drawing.trajectory import COLUMNS, Trajectory
 from latentdebias.errors import UserError, run_tool
-from latentdebias.evaluation import vae_of
-from latentdebias.export.model_directory import ModelConfig, fingerprint
+from latentdebias.evaluation.protocol.record import vae_of
 from latentdebias.files import check_output_folder, published
+from latentdebias.models.model_directory import ModelConfig, fingerprint
 from latentdebias.registry import load_plugins
-from latentdebias.sampling.images import DrawOptions, ImageSampler, labels_at_random, labels_by_class, labels_in_turn
-from latentdebias.sampling.sample_formats import SAMPLE_FORMATS
-from latentdebias.sampling.sample_set import GRID, TRAJECTORY, SampleSet, refuse_foreign_files, remove_sample_set
-from latentdebias.sampling.trajectory import COLUMNS, Trajectory
 
 FORMAT_VERSION = 2
 EVEN, RANDOM, BY_CLASS = "even", "random", "by class"

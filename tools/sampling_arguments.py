@@ -8,14 +8,14 @@ from typing import get_args
 import yaml
 from devices import default_device, open_device
 
-from latentdebias.backbones.protocol import Precision
+from latentdebias.backbones.spec import Precision
 from latentdebias.distributed import local_rank
+from latentdebias.drawing.image_sampler import DrawOptions, check_draw
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.export import LoadedModel, load_model
+from latentdebias.models.model_directory import LoadedModel, load_model
 from latentdebias.registry import Spec, validate
 from latentdebias.sampling import SAMPLERS
 from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
-from latentdebias.sampling.images import DrawOptions, check_draw
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

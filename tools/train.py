@@ -3,9 +3,9 @@
 
 import argparse
 
-from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import ExitCode, run_tool
+from latentdebias.prepare import prepare
 from latentdebias.run import Run, check_exportable
 from latentdebias.training.engine import start_distributed, stop_distributed
 

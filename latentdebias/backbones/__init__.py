@@ -3,7 +3,7 @@
 from latentdebias.backbones.dit import DiT, DiTSpec
 from latentdebias.backbones.ldm_unet import LDMUNet, LDMUNetSpec
 from latentdebias.backbones.min_snr_vit import MinSNRViT, MinSNRViTSpec
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec
+from latentdebias.backbones.spec import BACKBONES, BackboneSpec
 from latentdebias.backbones.unet import UNet, UNetSpec
 from latentdebias.backbones.uvit import UViT, UViTSpec
 from latentdebias.backbones.vit import TimmViT, TokenViT

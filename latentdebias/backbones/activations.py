@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from latentdebias.backbones.blocks import checkpoint_blocks, find_blocks
-from latentdebias.backbones.protocol import BackboneSpec, Precision
+from latentdebias.backbones.spec import BackboneSpec, Precision
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from timm.layers.attention import AttentionRope
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, labels_or_null, unpatchify
-from latentdebias.backbones.protocol import (
+from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
     check_heads,

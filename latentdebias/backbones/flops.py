@@ -6,7 +6,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentdebias.backbones.blocks import Where, find_blocks
-from latentdebias.backbones.protocol import BackboneSpec
+from latentdebias.backbones.spec import BackboneSpec
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import labels_or_null
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_latents, register_with_timm
+from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, register_with_timm
 from latentdebias.backbones.unet import NORM_GROUPS, Multipliers, levels, start_at_zero
 
 DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}

@@ -12,7 +12,7 @@ from timm.models.beit import Block
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import TIME_EMBEDDINGS, TimeEmbedding, labels_or_null, unpatchify
-from latentdebias.backbones.protocol import (
+from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
     check_heads,

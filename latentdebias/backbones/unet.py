@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import labels_or_null
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_latents, register_with_timm
+from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, register_with_timm
 from latentdebias.errors import UserError
 
 Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]

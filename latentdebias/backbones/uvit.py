@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import labels_or_null, sinusoid, unpatchify
-from latentdebias.backbones.protocol import (
+from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
     check_heads,

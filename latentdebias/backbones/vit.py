@@ -19,7 +19,7 @@ from latentdebias.backbones.embeddings import (
     labels_or_null,
     unpatchify,
 )
-from latentdebias.backbones.protocol import BACKBONES, BackboneSpec, check_latents, check_patches
+from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, check_patches
 from latentdebias.errors import UserError, legal_choices
 
 TIMM_FAMILIES = ("vision_transformer", "deit", "eva")

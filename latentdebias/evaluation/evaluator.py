@@ -9,12 +9,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation.colour import colour_statistics
-from latentdebias.evaluation.extractors import Extractor
+from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.gathering import gathered, ranks
-from latentdebias.evaluation.images import ImageBatch, ImageSource
-from latentdebias.evaluation.metric import Metric
+from latentdebias.evaluation.metrics.colour import colour_statistics
+from latentdebias.evaluation.metrics.metric import Metric
+from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,17 @@ from torchmetrics.functional.image import (
 )
 from torchvision.models import AlexNet_Weights
 
-from latentdebias.data.images import SourceImage, find_images
-from latentdebias.data.inspect import source_names
-from latentdebias.data.reader import LatentShards
+from latentdebias.drawing.image_sampler import save_grid
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import evaluate, extract
-from latentdebias.evaluation.extractors import Extractor
-from latentdebias.evaluation.fid import FID
-from latentdebias.evaluation.image_files import read_pixels
-from latentdebias.evaluation.images import ImageBatch
-from latentdebias.evaluation.shard_images import Decoder, OfShards, ShardImages
-from latentdebias.sampling.images import save_grid
+from latentdebias.evaluation.extractors.extractor import Extractor
+from latentdebias.evaluation.metrics.fid import FID
+from latentdebias.evaluation.sources.image_files import read_pixels
+from latentdebias.evaluation.sources.shards import Decoder, OfShards, ShardImages
+from latentdebias.evaluation.sources.source import ImageBatch
+from latentdebias.images.find import SourceImage, find_images
+from latentdebias.shards.jobs.inspect import source_names
+from latentdebias.shards.reader import LatentShards
 
 LEVELS = 255.0
 COLUMNS = 8

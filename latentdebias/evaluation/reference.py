@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 
 from latentdebias.evaluation.evaluator import extract_over_ranks
-from latentdebias.evaluation.extractors import Extractor
+from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.gathering import from_first, ranks
-from latentdebias.evaluation.images import ImageSource
 from latentdebias.evaluation.moments import Moments
-from latentdebias.evaluation.npz_images import NpzImages
+from latentdebias.evaluation.sources.npz import NpzImages
+from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.evaluation.statistics_cache import StatisticsCache, cache_key
 from latentdebias.files import check_output_folder
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentdebias.backbones.protocol import Precision
+from latentdebias.backbones.spec import Precision
 from latentdebias.sampling.guidance_options import GuidanceOptions
 from latentdebias.sampling.network import Network
 

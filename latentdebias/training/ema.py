@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.export.ema_profiles import beta, gamma_of, name_of_std
+from latentdebias.models.ema_profiles import beta, gamma_of, name_of_std
 
 # The weights themselves, where the name of an average is asked for.
 NONE = "none"

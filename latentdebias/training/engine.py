@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import repeated_blocks
-from latentdebias.backbones.protocol import Precision
-from latentdebias.data.batches import BatchPlan
+from latentdebias.backbones.spec import Precision
+from latentdebias.batches.batches import BatchPlan
 from latentdebias.errors import UserError
+from latentdebias.training.checkpoints.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
 from latentdebias.training.deepspeed_options import check_options, zero_stage
-from latentdebias.training.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
 from latentdebias.training.optimizers import OptimizerSpec
 
 if not torch.cuda.is_available():

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where
-from latentdebias.backbones.protocol import Precision
-from latentdebias.data.batches import Batch
+from latentdebias.backbones.spec import Precision
+from latentdebias.batches.batches import Batch
 from latentdebias.diffusion import Diffusion
-from latentdebias.training.checkpoint import Checkpoints
+from latentdebias.training.checkpoints.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine
-from latentdebias.training.loss_meter import LossMeter
 from latentdebias.training.lr_schedules import LRSchedule
+from latentdebias.training.monitor.loss_meter import LossMeter
 
 
 @dataclass(frozen=True, kw_only=True)

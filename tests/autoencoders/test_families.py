@@ -7,11 +7,14 @@ from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny
 from PIL import Image
 
 from latentdebias.autoencoders import AutoencoderIdentity, load_autoencoder, load_this_autoencoder, to_uint8
-from latentdebias.data import LatentShards, encode_images, find_images, verify
-from latentdebias.data.normalization import LatentNormalization
-from latentdebias.data.posterior import draw_latents, latent_means
-from latentdebias.data.preprocess import centre_crop, decode_image
+from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.errors import UserError
+from latentdebias.images.find import find_images
+from latentdebias.images.preprocess import centre_crop, decode_image
+from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.verify import verify
+from latentdebias.shards.posterior import draw_latents, latent_means
+from latentdebias.shards.reader import LatentShards
 
 
 def kl_of_16_channels():

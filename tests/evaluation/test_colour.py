@@ -3,8 +3,8 @@ import pytest
 import torch
 from random_sets import feature_set, random_images
 
-from latentdebias.evaluation import METRICS
-from latentdebias.evaluation.colour import RINGS, colour_statistics
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.metrics.colour import RINGS, colour_statistics
 
 
 def wave(frequency, size=32, amplitude=40.0, mean=128.0):

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from latentdebias.evaluation import ProtocolRecord, SamplingProtocol
-from latentdebias.evaluation.comparison import comparison, differences
+from latentdebias.evaluation.protocol.comparison import comparison, differences
+from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol
 
 METRICS = [{"name": "fid"}, {"name": "precision_recall"}, {"name": "colour_shift"}]
 

@@ -8,8 +8,8 @@ from random_sets import random_images
 from torch.nn import functional as F
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import EXTRACTORS
-from latentdebias.evaluation.dinov2 import TIMM_NAMES
+from latentdebias.evaluation.extractors import EXTRACTORS
+from latentdebias.evaluation.extractors.dinov2 import TIMM_NAMES
 
 
 @pytest.fixture(scope="module")

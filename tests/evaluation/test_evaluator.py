@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import METRICS, Extractor, Features, ImageBatch, evaluate, extract, extract_over_ranks
-from latentdebias.evaluation.images import Indexed
+from latentdebias.evaluation.evaluator import evaluate, extract, extract_over_ranks
+from latentdebias.evaluation.extractors import Extractor, Features
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.sources.source import ImageBatch, Indexed
 
 
 class MeansAndPixels(Extractor):

@@ -9,7 +9,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 
 from latentdebias.digits import classifier as digits_classifier
 from latentdebias.errors import UserError
-from latentdebias.evaluation import EXTRACTORS, extractors
+from latentdebias.evaluation.extractors import EXTRACTORS
+from latentdebias.evaluation.extractors import extractor as extractors
 
 FILE_NAME = "weights-inception-2015-12-05-6726825d.pth"
 

@@ -8,9 +8,15 @@ import torch
 from PIL import Image
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.data import LatentShards, encode_images, find_images
 from latentdebias.errors import UserError
-from latentdebias.evaluation import EvenlySpaced, FolderImages, NpzImages, ShardImages, open_images, resolution_of
+from latentdebias.evaluation.sources.find import open_images, resolution_of
+from latentdebias.evaluation.sources.image_files import FolderImages
+from latentdebias.evaluation.sources.npz import NpzImages
+from latentdebias.evaluation.sources.shards import ShardImages
+from latentdebias.evaluation.sources.source import EvenlySpaced
+from latentdebias.images.find import find_images
+from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.reader import LatentShards
 
 
 def picture(seed, width=8, height=8):

@@ -4,10 +4,9 @@ import torch
 from PIL import Image
 
 from latentdebias.autoencoders import PixelAutoencoder, load_autoencoder
-from latentdebias.data import LatentShards, encode_images, find_images
-from latentdebias.data.inspect import class_histogram, source_names
 from latentdebias.errors import UserError
-from latentdebias.evaluation import EXTRACTORS, inspection
+from latentdebias.evaluation import inspection
+from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.inspection import (
     SourceImages,
     contact_sheet,
@@ -16,6 +15,10 @@ from latentdebias.evaluation.inspection import (
     reconstruction_fid,
     reconstruction_scores,
 )
+from latentdebias.images.find import find_images
+from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.inspect import class_histogram, source_names
+from latentdebias.shards.reader import LatentShards
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@ import pytest
 import torch
 from random_sets import feature_set, gaussian
 
-from latentdebias.evaluation import METRICS, evaluate, intervals
-from latentdebias.evaluation.halves import Halves
-from latentdebias.evaluation.metric import MeasuresHalves
+from latentdebias.evaluation.evaluator import evaluate
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.metrics.halves import Halves
+from latentdebias.evaluation.metrics.metric import MeasuresHalves
+from latentdebias.evaluation.protocol.intervals import intervals
 
 WHOLE = {"name": "kid", "subsets": 1, "subset_size": 10_000}
 

@@ -7,7 +7,7 @@ import torch
 from random_sets import feature_set, gaussian
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import METRICS
+from latentdebias.evaluation.metrics import METRICS
 
 
 def closed_form_frechet(x, y):

@@ -3,7 +3,7 @@ import pytest
 import torch
 from random_sets import feature_set, gaussian
 
-from latentdebias.evaluation import METRICS
+from latentdebias.evaluation.metrics import METRICS
 
 NAMES = ["precision_recall", "density_coverage"]
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.errors import UserError
-from latentdebias.evaluation import METRICS, FeatureSet, ProtocolRecord, SamplingProtocol, record_of
-from latentdebias.evaluation import record as record_module
+from latentdebias.evaluation.extractors import FeatureSet
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.protocol import record as record_module
+from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, record_of
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.images import DrawOptions
 
 
 def feature_set(count, sha256):

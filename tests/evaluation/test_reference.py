@@ -6,16 +6,13 @@ from random_sets import feature_set, gaussian
 from torch import nn
 
 from latentdebias.errors import UserError
-from latentdebias.evaluation import (
-    METRICS,
-    Extractor,
-    Features,
-    FolderImages,
-    NpzImages,
-    evaluate,
-    reference,
-    reference_features,
-)
+from latentdebias.evaluation import reference
+from latentdebias.evaluation.evaluator import evaluate
+from latentdebias.evaluation.extractors import Extractor, Features
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.reference import reference_features
+from latentdebias.evaluation.sources.image_files import FolderImages
+from latentdebias.evaluation.sources.npz import NpzImages
 from latentdebias.evaluation.statistics_cache import StatisticsCache, default_folder
 
 DIM, SPATIAL = 6, 4

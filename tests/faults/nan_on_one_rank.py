@@ -3,8 +3,8 @@
 import sys
 
 from latentdebias import distributed
-from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 from latentdebias.training.engine import start_distributed, stop_distributed
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import latentdebias
-from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 

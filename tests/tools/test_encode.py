@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentdebias.data import LatentShards
+from latentdebias.shards.reader import LatentShards
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -4,8 +4,8 @@ import re
 import pytest
 from PIL import Image
 
-from latentdebias.data import verify
-from latentdebias.data.merge import merge
+from latentdebias.shards.jobs.merge import merge
+from latentdebias.shards.jobs.verify import verify
 
 
 @pytest.fixture

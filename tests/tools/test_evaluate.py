@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentdebias.export import load_model
+from latentdebias.models.model_directory import load_model
 
 QUICK = ["--steps", 2, "--num", 40]
 DIGITS_SCORE = ["--extractor", "digits", "--metrics"]

@@ -7,7 +7,7 @@ from diffusers import DiTPipeline, DiTTransformer2DModel
 from safetensors.torch import load_file
 
 from latentdebias.backbones import BACKBONES
-from latentdebias.export import load_model
+from latentdebias.models.model_directory import load_model
 
 SIZES = {"width": 32, "depth": 3, "heads": 2}
 
@@ -42,8 +42,8 @@ def test_a_published_file_becomes_a_model_that_is_drawn_and_fine_tuned(
 
 
 def check_fine_tuning_starts_there(model_dir, small_run, weights, name):
-    from latentdebias.build import prepare
     from latentdebias.config import load_config
+    from latentdebias.prepare import prepare
     from latentdebias.run import Run
 
     variance = load_model(model_dir).config.diffusion["variance"]["name"]

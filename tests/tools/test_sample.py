@@ -18,8 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from latentdebias import Diffusion
+from latentdebias.drawing import sample_blocks
 from latentdebias.errors import UserError
-from latentdebias.sampling import SAMPLERS, sample_blocks
+from latentdebias.sampling import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / "tools"

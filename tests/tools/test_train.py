@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from latentdebias import load_model
-from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 ROOT = Path(__file__).parents[2]

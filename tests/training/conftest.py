@@ -1,7 +1,7 @@
 import pytest
 
-from latentdebias.build import prepare
 from latentdebias.config import load_config
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 

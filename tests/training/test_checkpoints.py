@@ -10,8 +10,8 @@ import torch
 from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 from latentdebias.errors import UserError
-from latentdebias.training.fragments import Fragment
-from latentdebias.training.run_state import SavedState, Snapshot
+from latentdebias.training.checkpoints.fragments import Fragment
+from latentdebias.training.checkpoints.run_state import SavedState, Snapshot
 
 
 def test_only_the_last_checkpoints_are_kept(make_run):

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 import latentdebias
 from latentdebias.errors import UserError
-from latentdebias.export.ema_profiles import gamma_of
+from latentdebias.models.ema_profiles import gamma_of
 from latentdebias.training.ema import EMAOptions, PartitionedEMA
 
 SEVERAL = ["ema.decays=[0.5,0.9]", "ema.stds=[0.05,0.1]", "ema.snapshot_every=2"]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import UserError
+from latentdebias.prepare import prepare
 
 
 @pytest.fixture

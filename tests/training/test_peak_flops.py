@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from latentdebias.training.peak_flops import GPUS, find_gpu, find_peak, peak_of
+from latentdebias.training.monitor.peak_flops import GPUS, find_gpu, find_peak, peak_of
 
 CPU = torch.device("cpu")
 

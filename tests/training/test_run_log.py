@@ -6,11 +6,11 @@ import json
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import UserError
-from latentdebias.training import speed
-from latentdebias.training.log_writers import scalars
+from latentdebias.prepare import prepare
+from latentdebias.training.monitor import speed
+from latentdebias.training.monitor.log_writers import scalars
 
 SPEEDS = {"steps_per_second", "images_per_second", "mfu", "memory_gb", "data_wait", "seconds"}
 

@@ -6,9 +6,9 @@ import yaml
 from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 import latentdebias
-from latentdebias.build import prepare
 from latentdebias.config import load_config
 from latentdebias.errors import UserError
+from latentdebias.prepare import prepare
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)

@@ -2,7 +2,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from latentdebias.training.sample_grid import SampleGrid, SamplingOptions
+from latentdebias.training.hooks.sample_grid import SampleGrid, SamplingOptions
 
 
 class WhiteSampler:

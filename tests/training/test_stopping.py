@@ -7,8 +7,15 @@ import pytest
 from run_files import checkpoints_of, losses_of
 
 from latentdebias.errors import UserError
-from latentdebias.training.agreement import Agreement
-from latentdebias.training.stopping import REASONS, SIGNALS, Stopping, StopRequest, stop_signals, unless_stopped
+from latentdebias.training.stopping.agreement import Agreement
+from latentdebias.training.stopping.stopping import (
+    REASONS,
+    SIGNALS,
+    Stopping,
+    StopRequest,
+    stop_signals,
+    unless_stopped,
+)
 from latentdebias.training.trainer import TrainState
 
 

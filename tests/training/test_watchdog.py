@@ -11,10 +11,10 @@ import psutil
 import pytest
 
 from latentdebias.errors import ExitCode
-from latentdebias.training.launchers import Launchers, is_launcher
-from latentdebias.training.stopping import LAUNCHER_ENDED, StopRequest
+from latentdebias.training.stopping.launchers import Launchers, is_launcher
+from latentdebias.training.stopping.stopping import LAUNCHER_ENDED, StopRequest
+from latentdebias.training.stopping.watchdog import Watchdog
 from latentdebias.training.trainer import TrainState
-from latentdebias.training.watchdog import Watchdog
 
 
 class Clock:

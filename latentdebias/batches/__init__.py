@@ -1,0 +1,1 @@
+"""Shards -> training batches: every number in a batch is a function of (seed, position)."""

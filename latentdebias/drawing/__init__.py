@@ -1,0 +1,1 @@
+"""Latents -> pictures out: the image sampler, grids, trajectories, sample sets."""

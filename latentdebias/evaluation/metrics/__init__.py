@@ -1,0 +1,26 @@
+"""The metrics, by name."""
+
+from latentdebias.evaluation.metrics.class_accuracy import ClassAccuracy
+from latentdebias.evaluation.metrics.colour_shift import ColourShift
+from latentdebias.evaluation.metrics.density_coverage import DensityCoverage
+from latentdebias.evaluation.metrics.fid import FID
+from latentdebias.evaluation.metrics.inception_score import InceptionScore
+from latentdebias.evaluation.metrics.kid import KID
+from latentdebias.evaluation.metrics.metric import METRICS, Metric
+from latentdebias.evaluation.metrics.precision_recall import PrecisionRecall
+from latentdebias.evaluation.metrics.sfid import SpatialFID
+from latentdebias.evaluation.moments import Moments
+
+__all__ = [
+    "FID",
+    "KID",
+    "METRICS",
+    "ClassAccuracy",
+    "ColourShift",
+    "DensityCoverage",
+    "InceptionScore",
+    "Metric",
+    "Moments",
+    "PrecisionRecall",
+    "SpatialFID",
+]

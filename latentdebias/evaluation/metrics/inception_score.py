@@ -1,0 +1,58 @@
+"""Inception score."""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import PositiveInt
+from torch import nn
+from torchmetrics.image.inception import InceptionScore as TorchmetricsInceptionScore
+
+from latentdebias.evaluation.features import FeatureSet
+from latentdebias.evaluation.metrics.halves import Halves
+from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each_half, seeded_cpu_rng
+
+# The score of a split cannot exceed the number of its samples, so small splits would cap it.
+SMALLEST_SPLIT = 100
+
+
+@METRICS.register("inception_score")
+@dataclass(frozen=True)
+class InceptionScore:
+    """exp(E_x KL(p(y|x) || p(y))) of the extractor's class probabilities, mean over random splits, in float64.
+
+    Salimans et al. 2016 (arXiv:1606.03498), Section 4; computed by torchmetrics. The samples are permuted
+    from `seed`, and the global generator is left as it was.
+    """
+
+    better: ClassVar[dict[str, Better]] = {"inception_score": "higher"}
+    splits: PositiveInt = 10
+    seed: int = 0
+
+    def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
+        """{"inception_score": mean, "inception_score_std": deviation over the splits}; higher is better.
+
+        The number of splits shrinks so that each holds at least 100 samples. Of a single split there is no
+        deviation, and its key is absent. Empty where the extractor has no classes.
+        """
+        if samples.logits.shape[1] == 0:
+            return {}
+        splits = max(1, min(self.splits, samples.count // SMALLEST_SPLIT))
+        with warnings.catch_warnings():
+            # The warning says that all features are kept in memory, where they are already.
+            warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save")
+            # torchmetrics takes the deviation of a single split too, and torch warns of it.
+            warnings.filterwarnings("ignore", message=r"std\(\): degrees of freedom")
+            score = TorchmetricsInceptionScore(nn.Identity(), splits=splits, sync_on_compute=False)
+            # In float32 a confident logit underflows to probability 0, and the score to 0 * inf = nan.
+            score.update(samples.logits.double())
+            with seeded_cpu_rng(self.seed):
+                mean, std = score.compute()
+        scores = {"inception_score": float(mean)}
+        if splits > 1:
+            scores["inception_score_std"] = float(std)
+        return scores
+
+    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        return measure_each_half(self, samples.without_features(), reference, halves)

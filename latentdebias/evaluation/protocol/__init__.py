@@ -1,0 +1,1 @@
+"""A score with all that another person needs to reproduce it."""

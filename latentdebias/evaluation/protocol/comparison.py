@@ -1,0 +1,72 @@
+"""Two evaluations side by side: what differs in how they were made, then what differs in the scores."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from latentdebias.evaluation.metrics.metric import METRICS
+from latentdebias.evaluation.protocol.intervals import better_of
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.registry import plain
+
+RESULTS = {"scores", "intervals", "samples", "samples_sha256"}
+DECISIVE = ("num_samples", "reference_sha256", "extractor", "resize", "metrics")
+MISSING = "not there"
+
+
+def comparison(a: ProtocolRecord, b: ProtocolRecord) -> str:
+    """What to print about two records: every setting that differs, then every score with its verdict."""
+    return "\n".join([*_settings(a, b), "", *_verdicts(a, b)])
+
+
+def differences(a: ProtocolRecord, b: ProtocolRecord) -> dict[str, tuple[Any, Any]]:
+    """The settings that are not the same, `sampling.steps` and the like, with the values in both."""
+    mine, theirs = (dict(_flat(dataclasses.asdict(record))) for record in (a, b))
+    names = [*mine, *(name for name in theirs if name not in mine)]
+    pairs = {name: (mine.get(name, MISSING), theirs.get(name, MISSING)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if value is None or (not prefix and name in RESULTS):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", plain(value)
+
+
+def _settings(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
+    differing = differences(a, b)
+    if not differing:
+        yield "Every setting is the same."
+        return
+    yield "Settings that differ:"
+    for name, (mine, theirs) in differing.items():
+        yield f"  {name}: A {mine}, B {theirs}"
+    if decisive := [name for name in DECISIVE if name in differing]:
+        yield f"Not one protocol: {', '.join(decisive)} decide a score's value, so what follows compares those too."
+
+
+def _verdicts(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
+    known = [spec for spec in a.metrics if spec.get("name") in METRICS.names()]
+    better = better_of([METRICS.build(spec) for spec in known])
+    common = [name for name in a.scores if name in b.scores]
+    if not common:
+        yield "No score is in both."
+    for name in common:
+        yield f"{name}: A {a.told(name)}, B {b.told(name)}: {_verdict(a, b, name, better.get(name))}"
+
+
+def _verdict(a: ProtocolRecord, b: ProtocolRecord, name: str, better: str | None) -> str:
+    if better is None:
+        return "no telling which is better"
+    if name not in a.intervals or name not in b.intervals:
+        return "no interval in both, so no verdict"
+    (low_a, high_a), (low_b, high_b) = a.intervals[name], b.intervals[name]
+    if low_a <= high_b and low_b <= high_a:
+        return "not distinguishable at 95%"
+    mine, theirs = a.scores[name], b.scores[name]
+    a_wins = {"lower": mine < theirs, "higher": mine > theirs, "nearer to 0": abs(mine) < abs(theirs)}[better]
+    return f"{'A' if a_wins else 'B'} is better ({better})"

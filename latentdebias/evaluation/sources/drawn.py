@@ -1,0 +1,36 @@
+"""Samples of a model, drawn as they are scored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler
+from latentdebias.evaluation.sources.source import ImageBatch
+
+
+@dataclass(frozen=True)
+class DrawnImages:
+    """An `ImageSource` of images drawn for `labels` `(N,)`; every reading draws the same ones again."""
+
+    sampler: ImageSampler
+    labels: Tensor
+    options: DrawOptions
+
+    @property
+    def count(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.sampler.num_classes or None
+
+    def __iter__(self) -> Iterator[ImageBatch]:
+        return self.batches(0, 1)
+
+    def batches(self, rank: int, world_size: int) -> Iterator[ImageBatch]:
+        """As `ImageSource.batches`; the batches are whole, for their size may change an image's last bit."""
+        size = self.options.batch_size
+        numbers = range(rank, -(-self.count // size), world_size)
+        for number, images in zip(numbers, self.sampler.draw(self.labels, self.options, numbers), strict=True):
+            yield ImageBatch(images, self.labels[number * size : (number + 1) * size])

@@ -1,0 +1,38 @@
+"""From a path to the source of images that lies there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from latentdebias.evaluation.sources.image_files import FolderImages, side_of
+from latentdebias.evaluation.sources.npz import NpzImages
+from latentdebias.evaluation.sources.shards import Decoder, ShardImages
+from latentdebias.images.find import find_images
+from latentdebias.shards.format import MANIFEST, read_manifest
+from latentdebias.shards.reader import LatentShards
+
+FoundImages = FolderImages | NpzImages | ShardImages
+
+
+def open_images(
+    path: str, resolution: int, load_autoencoder: Callable[[str], Decoder], batch_size: int = 64
+) -> FoundImages:
+    """The images at `path`: latent shards (a folder with a manifest), an `.npz` of ADM's, or image files.
+
+    `load_autoencoder` is called with the id in the shards' manifest, and only for shards. `resolution` serves
+    image files, which alone have to be brought to one size.
+    """
+    if (Path(path) / MANIFEST).is_file():
+        shards = LatentShards(path)
+        return ShardImages(shards, load_autoencoder(shards.manifest.autoencoder["id"]), batch_size)
+    if path.endswith(".npz"):
+        return NpzImages(path, batch_size)
+    return FolderImages(path, resolution, batch_size)
+
+
+def resolution_of(path: str) -> int:
+    """The side of the images at `path` in pixels, of image files that of the first; `UserError` if it is unusable."""
+    if (Path(path) / MANIFEST).is_file():
+        return read_manifest(Path(path)).resolution
+    if path.endswith(".npz"):
+        return NpzImages(path).resolution
+    return side_of(find_images(path).images[0])

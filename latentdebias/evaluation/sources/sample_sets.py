@@ -1,0 +1,51 @@
+"""Images that tools/sample.py drew: where they lie in its folder, and how its record says they were drawn."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from latentdebias.drawing.image_sampler import DrawOptions
+from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_set import RECORD
+from latentdebias.errors import UserError
+from latentdebias.evaluation.protocol.record import SamplingProtocol
+from latentdebias.registry import validate
+
+
+def images_of(samples: Path) -> Path:
+    """The images in the folder of a sample set, in whichever format; another path is itself the images.
+
+    Raises `UserError` where a set is not finished.
+    """
+    if not (samples / RECORD).is_file():
+        return samples
+    outputs = [samples / SAMPLE_FORMATS.build(name).output for name in SAMPLE_FORMATS.names()]
+    for output in outputs:
+        if output.exists():
+            return output
+    raise UserError(f"{samples} holds a set that is not finished; run the tools/sample.py command that draws it again.")
+
+
+def protocol_of(samples: Path) -> SamplingProtocol | None:
+    """How the set in a folder was drawn; None for images that are no such set, `UserError` for a damaged record."""
+    path = samples / RECORD
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+        options = {each.name: record[each.name] for each in dataclasses.fields(DrawOptions)}
+        weaker = record["autoguidance"]
+        return SamplingProtocol.of(
+            Path(record["model"]),
+            validate(DrawOptions, options, str(path)),
+            record["vae"],
+            record["ema"],
+            Path(weaker) if weaker else None,
+            weights_sha256=record["weights_sha256"],
+            labels=record["labels"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no record of this version of tools/sample.py ({error}); move it away to score the images "
+            f"without it."
+        ) from None

@@ -1,0 +1,74 @@
+"""Latent shards as a source of images: what their latents decode to."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentdebias.autoencoders import to_uint8
+from latentdebias.errors import UserError
+from latentdebias.evaluation.sources.source import ImageBatch, Indexed
+from latentdebias.shards.format import MANIFEST
+from latentdebias.shards.posterior import latent_means
+from latentdebias.shards.reader import LatentShards
+
+
+class Decoder(Protocol):
+    """What a latent shard set asks of an autoencoder."""
+
+    @property
+    def identity(self) -> Any:
+        """Holds `id` and `weights_sha256`, as the manifest of the shards does."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] of unscaled latents (B, C, h, w)."""
+
+
+@dataclass(frozen=True)
+class OfShards(Indexed):
+    """Images that belong to the samples of a latent shard set, in its order."""
+
+    shards: LatentShards
+
+    @property
+    def count(self) -> int:
+        return len(self.shards)
+
+    @property
+    def num_classes(self) -> int | None:
+        return self.shards.num_classes or None
+
+
+@dataclass(frozen=True)
+class ShardImages(OfShards):
+    """Latent shards, decoded from their posterior means without mirrored views.
+
+    These are the autoencoder's reconstructions: against them a score leaves the decoder's own error out.
+    Raises `UserError` where the shards were made with another autoencoder's weights.
+    """
+
+    autoencoder: Decoder
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        made_with, given = self.shards.manifest.autoencoder, self.autoencoder.identity
+        if made_with["weights_sha256"] != given.weights_sha256:
+            raise UserError(
+                f"The latents in {self.shards.directory} were made with the autoencoder {made_with['id']!r} (weights "
+                f"{made_with['weights_sha256'][:12]}), and {given.id!r} ({given.weights_sha256[:12]}) cannot "
+                f"decode them: pass the first one, or encode again with tools/encode.py --vae {given.id}."
+            )
+
+    def read(self, indices: np.ndarray) -> ImageBatch:
+        """As `IndexedSource.read`."""
+        stored, labels = self.shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
+        means = latent_means(torch.from_numpy(stored), self.shards.manifest)
+        images = to_uint8(self.autoencoder.decode(means))
+        return ImageBatch(images, torch.from_numpy(labels) if self.num_classes else None)
+
+    def fingerprint(self) -> str:
+        """sha256 of the manifest, which holds that of every shard and of the autoencoder's weights."""
+        return hashlib.sha256((self.shards.directory / MANIFEST).read_bytes()).hexdigest()

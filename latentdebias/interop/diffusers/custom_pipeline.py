@@ -1,0 +1,92 @@
+"""Any model of ours as a diffusers pipeline, for what diffusers has no pipeline of its own."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+
+from latentdebias.autoencoders import AutoencoderIdentity, PixelAutoencoder
+from latentdebias.autoencoders.autoencoder import FAMILIES, Autoencoder, DiffusersAutoencoder
+from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler
+from latentdebias.models.model_directory import LoadedModel, ModelConfig, build_model
+from latentdebias.registry import plain, validate
+
+# The file that diffusers asks for in the folder of a custom pipeline.
+PIPELINE_FILE = "pipeline.py"
+PIPELINE_SOURCE = '''"""Draw images: pip install latentdebias, then
+
+pipe = DiffusionPipeline.from_pretrained(FOLDER, custom_pipeline=FOLDER, trust_remote_code=True)
+pipe(class_labels=[3, 7], guidance_scale=1.5, seed=0).images
+"""
+
+from latentdebias.export.custom_pipeline import LatentDebiasPipeline
+
+__all__ = ["LatentDebiasPipeline"]
+'''
+
+
+class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """A network of ours as a diffusers model; `model` is the config of its model directory as plain data."""
+
+    @register_to_config
+    def __init__(self, model: dict[str, Any]) -> None:
+        super().__init__()
+        self.model_config = validate(ModelConfig, model, "the config of the denoiser")
+        self.backbone, self.diffusion = build_model(self.model_config)
+
+    @classmethod
+    def of(cls, model: LoadedModel) -> "Denoiser":
+        """The diffusers model of a loaded model directory."""
+        denoiser = cls(plain(dataclasses.asdict(model.config)))
+        denoiser.backbone.load_state_dict(model.backbone.state_dict())
+        return denoiser.eval()
+
+
+class LatentDebiasPipeline(DiffusionPipeline):
+    """Draws what `tools/sample.py` draws; `vae` is None for models of pixels."""
+
+    model_cpu_offload_seq: Any = "denoiser->vae"
+    _optional_components: Any = ("vae",)
+    denoiser: Denoiser
+    vae: Any
+
+    def __init__(self, denoiser: Denoiser, vae: Any = None) -> None:
+        super().__init__()
+        self.register_modules(denoiser=denoiser, vae=vae)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        class_labels: list[int],
+        guidance_scale: float | None = None,
+        num_inference_steps: int = 50,
+        sampler: str = "ddim",
+        seed: int = 0,
+        output_type: str = "pil",
+    ) -> ImagePipelineOutput:
+        """Images for `class_labels` (0 for each of an unconditional model), image i a function of (seed, i) alone.
+
+        `guidance_scale` is 1.5 by default, and none for a model without classes. `output_type` is pil, np
+        `(N, H, W, 3)` or pt `(N, 3, H, W)`, in [0, 1]. Raises `UserError` for bad options.
+        """
+        config = self.denoiser.model_config
+        if guidance_scale is None:
+            guidance_scale = 1.5 if config.num_classes else 1.0
+        given = {"sampler": sampler, "steps": num_inference_steps, "guidance": guidance_scale, "seed": seed}
+        options = validate(DrawOptions, given, "the pipeline's call")
+        autoencoder = self._autoencoder(config.autoencoder)
+        network, diffusion, shape = self.denoiser.backbone, self.denoiser.diffusion, config.latent_shape
+        drawer = ImageSampler(network, diffusion, config.normalization, autoencoder, shape, config.num_classes)
+        images: Any = torch.cat(list(drawer.draw(torch.tensor(class_labels), options))).float() / 255
+        if output_type == "pt":
+            return ImagePipelineOutput(images=images)
+        arrays = images.permute(0, 2, 3, 1).numpy()
+        return ImagePipelineOutput(images=arrays if output_type == "np" else self.numpy_to_pil(arrays))
+
+    def _autoencoder(self, identity: AutoencoderIdentity) -> Autoencoder:
+        if self.vae is None:
+            return PixelAutoencoder(self.device)
+        return DiffusersAutoencoder(self.vae, FAMILIES[type(self.vae).__name__], identity, self.device)

@@ -1,0 +1,130 @@
+"""Import of a diffusers folder: a `DiTPipeline`, or the `DiTTransformer2DModel` in it alone."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from latentdebias.backbones import DiTSpec
+from latentdebias.backbones.dit import sincos_positions
+from latentdebias.errors import UserError
+from latentdebias.interop.diffusers.dit_transformer import PublishedDiTTransformer2DModel
+from latentdebias.interop.diffusers.names import from_diffusers
+from latentdebias.interop.diffusers.scheduler import diffusion_of
+from latentdebias.interop.published.checkpoint_file import CheckpointFile, open_checkpoint
+from latentdebias.interop.published.dit import VAE
+from latentdebias.interop.published.shapes import VARIANCES, Published, autoencoder_of, class_names, save_fitting
+
+TrainedWith = Literal["diffusers", "dit"]
+MODEL_INDEX = "model_index.json"
+WEIGHTS = "diffusion_pytorch_model"
+# What DiTTransformer2DModel must be set to for it to be a DiT.
+FIXED = {
+    "activation_fn": "gelu-approximate",
+    "norm_type": "ada_norm_zero",
+    "attention_bias": True,
+    "norm_elementwise_affine": False,
+}
+DEFAULTS = {
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "num_layers": 28,
+    "in_channels": 4,
+    "sample_size": 32,
+    "patch_size": 2,
+    "num_embeds_ada_norm": 1000,
+    "norm_eps": 1e-5,
+}
+LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "prediction_type": "epsilon"}
+
+
+def import_diffusers(folder: Path, out: Path, vae: str | None, trained_with: TrainedWith) -> list[CheckpointFile]:
+    """Write a model directory that answers as diffusers does; returns the weight files that were read.
+
+    `trained_with` dit is for weights converted from DiT's own files, as facebook/DiT-XL-2-256 are: the network is then
+    told time with the frequencies of their training, which diffusers does not have. Raises `UserError` where there is
+    no such transformer, or it is set up unlike DiT.
+    """
+    transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    config = {**DEFAULTS, **_read_json(transformer / "config.json")}
+    _check_is_dit(config, transformer)
+    files = _weight_files(transformer)
+    theirs = {name: weight for file in files for name, weight in file.weights.items()}
+    spec, labels = _spec(config, trained_with), _labels(folder, config)
+    channels, side, count = config["in_channels"], config["sample_size"], len(labels)
+    outputs = (config.get("out_channels") or channels) // channels
+    scheduler = _optional_json(folder / "scheduler" / "scheduler_config.json")
+    diffusion = diffusion_of(scheduler or LINEAR, VARIANCES.get(outputs, "fixed"))
+    positions = sincos_positions(side // spec.patch_size, spec.width)
+    weights = _only_labelled(from_diffusers(theirs, positions), count)
+    model = Published(spec, diffusion, channels, side, count, weights)
+    own_vae = folder / "vae" / "config.json"
+    identity = autoencoder_of(channels, VAE, vae or (str(folder) if own_vae.is_file() else None))
+    save_fitting(model, str(transformer), out, identity, labels)
+    return files
+
+
+def _check_is_dit(config: Mapping[str, Any], folder: Path) -> None:
+    for name, wanted in FIXED.items():
+        if config.get(name, wanted) != wanted:
+            raise UserError(
+                f"{folder / 'config.json'} has {name}: {config[name]!r}, and DiT has {wanted!r}; only transformers set "
+                f"up like DiT can be imported."
+            )
+
+
+def _spec(config: Mapping[str, Any], trained_with: TrainedWith) -> DiTSpec:
+    heads = config["num_attention_heads"]
+    published = trained_with == "dit" or config.get("_class_name") == PublishedDiTTransformer2DModel.__name__
+    eps = 1e-6 if trained_with == "dit" else config["norm_eps"]
+    return DiTSpec(
+        width=heads * config["attention_head_dim"],
+        depth=config["num_layers"],
+        heads=heads,
+        patch_size=config["patch_size"],
+        freq_shift=0 if published else 1,
+        mlp_norm_eps=eps,
+    )
+
+
+def _labels(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The class names that the pipeline has for classes 0, 1, ...; ImageNet's or numbers where it has none."""
+    index = _optional_json(folder / MODEL_INDEX)
+    id2label = index.get("id2label")
+    if id2label is None or sorted(map(int, id2label)) != list(range(len(id2label))):
+        return class_names(config["num_embeds_ada_norm"])
+    return [id2label[str(label)] for label in range(len(id2label))]
+
+
+def _only_labelled(weights: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:
+    """The weights with a class table of the labelled classes and the null one, which is the last row there."""
+    key = "y_embedder.embedding_table.weight"
+    table = weights.pop(key, None)
+    if table is not None and num_classes:
+        weights[key] = torch.cat([table[:num_classes], table[-1:]])
+    return weights
+
+
+def _weight_files(folder: Path) -> list[CheckpointFile]:
+    index = folder / f"{WEIGHTS}.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(_read_json(index)["weight_map"].values()))
+        return [open_checkpoint(folder / Path(name).name) for name in names]
+    safe = folder / f"{WEIGHTS}.safetensors"
+    return [open_checkpoint(safe if safe.is_file() else folder / f"{WEIGHTS}.bin")]
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.is_file() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"There is no {path}; name a folder that diffusers' save_pretrained wrote.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); get the folder from its source again.") from None

@@ -1,0 +1,151 @@
+"""A model directory: `model.safetensors` (EMA) and `config.yaml`, all that sampling needs besides the autoencoder."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
+from latentdebias.backbones import BACKBONES
+from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.diffusion import Diffusion
+from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.errors import UserError
+from latentdebias.files import publish, published_folder
+from latentdebias.registry import load_plugins, plain, validate
+from latentdebias.sampling import Network
+
+FORMAT_VERSION = 1
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What `config.yaml` of a model directory says; class `num_classes` is the null class, 0 classes unconditional.
+
+    `ema` names the average that the weights are, such as 0.9999, std0.050 or none.
+    `imports` names the modules that register parts of the model which are not this package's.
+    """
+
+    format_version: int = FORMAT_VERSION
+    imports: list[str] = field(default_factory=list)
+    model: dict[str, Any]
+    diffusion: dict[str, Any]
+    latent_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: list[str]
+    normalization: LatentNormalization
+    resolution: int
+    autoencoder: AutoencoderIdentity
+    step: int
+    ema: str
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`.
+
+    `weaker` is the network of another model that guides it, if any.
+    """
+
+    backbone: nn.Module
+    diffusion: Diffusion
+    config: ModelConfig
+    weaker: Network | None = None
+
+    def guided_by(self, weaker: "LoadedModel") -> "LoadedModel":
+        """This model under autoguidance by a weaker one; `UserError` unless both draw the same latents alike."""
+        for name in ("latent_shape", "num_classes", "normalization", "autoencoder"):
+            ours, theirs = getattr(self.config, name), getattr(weaker.config, name)
+            if ours != theirs:
+                raise UserError(
+                    f"The autoguidance model's {name} is {theirs}, and this model's is {ours}; choose a weaker model "
+                    f"of the same latents and classes, such as a smaller one or an earlier checkpoint."
+                )
+        if weaker.diffusion.schedule != self.diffusion.schedule:
+            raise UserError(
+                f"The autoguidance model has schedule {weaker.diffusion.spec()['schedule']}, and this model has "
+                f"{self.diffusion.spec()['schedule']}; choose a weaker model of the same schedule."
+            )
+        return dataclasses.replace(self, weaker=Network(weaker.backbone, weaker.diffusion))
+
+    def image_sampler(self, vae: str | None = None) -> ImageSampler:
+        """The model with its autoencoder, on the model's device, ready to draw; `vae` says where the autoencoder is."""
+        config, device = self.config, next(self.backbone.parameters()).device
+        autoencoder = load_this_autoencoder(config.autoencoder, vae or config.autoencoder.id, device)
+        shape, num_classes = config.latent_shape, config.num_classes
+        return ImageSampler(
+            self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes, self.weaker
+        )
+
+
+def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+    """Write a model directory, replacing an older one only once the new one is whole."""
+    with published_folder(directory) as fresh:
+        publish(fresh / WEIGHTS, save({name: weight.contiguous() for name, weight in weights.items()}))
+        write_model_config(fresh / CONFIG, config)
+
+
+def write_model_config(path: Path, config: ModelConfig) -> None:
+    """Write `config` as a file that `read_model_config` reads."""
+    publish(path, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """The config at `path`; `UserError` where it is missing, damaged, or has other keys."""
+    return validate(ModelConfig, _read_yaml(path), str(path))
+
+
+def load_model(directory: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
+    """Load a model directory onto `device`, in evaluation mode; `UserError` where it is none, or damaged."""
+    directory = Path(directory)
+    for name in (CONFIG, WEIGHTS):
+        if not (directory / name).is_file():
+            raise UserError(
+                f"{directory} is no model directory: it has no {name}. A training run writes one to RUN_DIR/model; "
+                f"train with: deepspeed tools/train.py --config NAME"
+            )
+    config = read_model_config(directory / CONFIG)
+    backbone, diffusion = build_model(config)
+    try:
+        backbone.load_state_dict(load_file(directory / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"{directory / WEIGHTS} does not fit {CONFIG}, or is damaged: {str(error)[:500]}. Export it again: rerun "
+            f"the training command with the same run_dir."
+        ) from None
+    return LoadedModel(backbone.to(device).eval(), diffusion, config)
+
+
+def fingerprint(directory: Path) -> dict[str, str]:
+    """The sha256 of a model directory's two files: `config_sha256` and `weights_sha256`."""
+    hashes = {}
+    for name, path in (("config", directory / CONFIG), ("weights", directory / WEIGHTS)):
+        with path.open("rb") as file:
+            hashes[f"{name}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:
+    """The network of a model directory without its trained weights, and its diffusion process."""
+    load_plugins(config.imports)
+    channels, side, _ = config.latent_shape
+    diffusion = Diffusion(**config.diffusion)
+    out_chans = diffusion.variance.outputs * channels
+    return BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans), diffusion
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}. Export the model again.") from None

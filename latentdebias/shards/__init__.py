@@ -1,0 +1,1 @@
+"""The latent set on disk: its format, writer and readers."""

@@ -1,0 +1,136 @@
+"""A bounded local copy of a remote shard set, so that it can be read by sample number."""
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from latentdebias.errors import UserError
+from latentdebias.files import write_errors
+from latentdebias.remote import check_url, download, member_url
+from latentdebias.shards.format import (
+    INDEX_DTYPE,
+    MANIFEST,
+    ShardRecord,
+    index_path,
+    read_manifest,
+    tar_path,
+    write_json,
+)
+from latentdebias.shards.reader import LatentShards
+from latentdebias.shards.remote_manifest import read_remote_manifest
+
+DOWNLOADS = 8
+
+
+class ShardCache:
+    """Shards of the set at `url`, fetched into `directory` when they are first read; one directory for one set.
+
+    Several processes of a machine may share it. Above `max_bytes` of tars those that were opened longest ago are
+    removed; shards that are being fetched, or are held open by a reader, come on top of that.
+    """
+
+    def __init__(self, url: str, directory: Path | str, max_bytes: int) -> None:
+        check_url(url)
+        self.url, self.directory, self.max_bytes = url, Path(directory), max_bytes
+        self.manifest = read_remote_manifest(url)
+        self._records = {shard.name: shard for shard in self.manifest.shards}
+        largest = max((shard.size for shard in self.manifest.shards), default=0)
+        if max_bytes < largest:
+            raise UserError(f"A cache of {max_bytes} bytes cannot hold a shard of {largest}; allow it that or more.")
+        with write_errors(self.directory):
+            self.directory.mkdir(parents=True, exist_ok=True)
+        with self._locked("cache"):
+            self._fetch_manifest()
+            self._fetch_indexes()
+
+    def open(self) -> LatentShards:
+        """The whole set, readable by sample number; its tars come when they are needed."""
+        return LatentShards(self.directory, open_tar=self.open_tar)
+
+    def open_tar(self, name: str) -> int:
+        """A descriptor of the tar of shard `name`, fetched unless it is here; `UserError` where its sha256 is wrong."""
+        shard, path = self._records[name], tar_path(self.directory, name)
+        # Under the lock it cannot be evicted between here and open; once open it stays readable.
+        with self._locked(name):
+            fetched = not path.exists()
+            if fetched:
+                self._fetch(shard, path)
+            now = time.time_ns()  # finer than the clock that os.utime reads itself
+            os.utime(path, ns=(now, now))
+            descriptor = os.open(path, os.O_RDONLY)
+        if fetched:
+            self._evict()
+        return descriptor
+
+    def _fetch(self, shard: ShardRecord, path: Path) -> None:
+        for left_by_a_killed_process in self.directory.glob(f"{path.name}.*"):
+            left_by_a_killed_process.unlink()
+        url, unchecked = member_url(self.url, path.name), path.with_name(f"{path.name}.unchecked")
+        download(url, unchecked)
+        with unchecked.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = unchecked.stat().st_size
+        if (size, sha256) != (shard.size, shard.sha256):
+            unchecked.unlink()
+            raise UserError(
+                f"{url} is not the shard of the manifest ({size} bytes instead of {shard.size}, or another sha256). "
+                f"Check the set where it was made with: python tools/encode.py verify DIRECTORY"
+            )
+        unchecked.rename(path)
+
+    def _evict(self) -> None:
+        """Remove the tars that were opened longest ago until the others fit; one that is being opened stays."""
+        with self._locked("cache"):
+            tars = [tar_path(self.directory, name) for name in self._records]
+            found = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in tars if path.exists())
+            excess = sum(size for _, size, _ in found) - self.max_bytes
+            for _, size, path in found:
+                if excess <= 0:
+                    return
+                with suppress(BlockingIOError), self._locked(path.stem, fcntl.LOCK_NB):
+                    path.unlink()
+                    excess -= size
+
+    def _fetch_manifest(self) -> None:
+        path = self.directory / MANIFEST
+        if path.exists() and read_manifest(self.directory) != self.manifest:
+            raise UserError(
+                f"{self.directory} caches another set than the one at {self.url}. Name another directory, or empty "
+                f"this one with: rm -r {self.directory}"
+            )
+        if not path.exists():
+            write_json(path, self.manifest)
+
+    def _fetch_indexes(self) -> None:
+        missing = [shard for shard in self.manifest.shards if not index_path(self.directory, shard.name).exists()]
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
+            fetched = pool.map(self._fetch_index, missing)
+            for _ in tqdm(fetched, total=len(missing), desc="indexes", unit="file", leave=False, disable=not missing):
+                pass
+
+    def _fetch_index(self, shard: ShardRecord) -> None:
+        path = index_path(self.directory, shard.name)
+        url, unchecked = member_url(self.url, path.name), path.with_name(f"{path.name}.unchecked")
+        download(url, unchecked)
+        try:
+            index = np.load(unchecked, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{url} is damaged ({error}); copy the set to that address again.") from None
+        if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
+            raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
+        unchecked.rename(path)
+
+    @contextmanager
+    def _locked(self, name: str, mode: int = 0) -> Iterator[None]:
+        """Exclusive among the processes of this machine; with `LOCK_NB`, `BlockingIOError` where it is taken."""
+        with (self.directory / f"{name}.lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | mode)
+            yield

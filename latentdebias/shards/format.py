@@ -1,0 +1,218 @@
+"""The format of a latent shard set: file names, the per-shard index and summary, the plan and the manifest.
+
+A shard is `shard-000000.tar` (WebDataset), `shard-000000.index.npy` and `shard-000000.json`, published in that order,
+so a shard whose summary exists is complete. `plan.json` is written before the first shard, `manifest.json` last.
+"""
+
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from latentdebias.errors import UserError
+from latentdebias.files import publish
+from latentdebias.registry import validate
+from latentdebias.shards.statistics import LatentSums
+
+FORMAT_VERSION = 1
+FORWARD_BATCH = 16
+"""Images in one call of the autoencoder: fixed, for kernels differ in the last bit between batch sizes."""
+PLAN = "plan.json"
+MANIFEST = "manifest.json"
+Posterior = Literal["gaussian", "deterministic"]
+StoredDtype = Literal["float16", "uint8"]
+ARRAYS_PER_LATENT = {"gaussian": 2, "deterministic": 1}
+"""A Gaussian posterior is stored as its mean and its log-variance, a deterministic latent as itself."""
+STORED_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
+INDEX_DTYPE = np.dtype([("latent", "<i8"), ("flip", "<i8"), ("label", "<i8")])
+"""One row a sample: where in the tar the numbers of each view begin (-1: no such view), and the label (-1: none)."""
+NPY_HEADER = 128
+"""Bytes of a `.npy` header before the numbers: numpy pads it to a multiple of 64, and three axes need two."""
+
+T = TypeVar("T", bound="Plan | ShardSummary")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An input that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What one finished shard holds: samples, bytes, the tar's sha256, latent sums and rejected inputs."""
+
+    name: str
+    count: int
+    size: int
+    sha256: str
+    sums: LatentSums
+    rejected: list[Rejection]
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A shard as the manifest lists it."""
+
+    name: str
+    count: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides a shard set's bytes; `latent_shape` is `(C, h, w)`, `autoencoder` its identity."""
+
+    format_version: int = FORMAT_VERSION
+    autoencoder: dict[str, Any]
+    precision: str
+    forward_batch: int = FORWARD_BATCH
+    resolution: int
+    preprocessing: str
+    latent_shape: tuple[int, int, int]
+    posterior: Posterior = "gaussian"
+    dtype: StoredDtype = "float16"
+    flips: bool
+    samples_per_shard: int
+    num_inputs: int
+    inputs_sha256: str
+    num_classes: int
+    class_names: list[str]
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Of one view: `(2C, h, w)`, posterior mean then log-variance, or a deterministic latent's `(C, h, w)`."""
+        channels, height, width = self.latent_shape
+        return ARRAYS_PER_LATENT[self.posterior] * channels, height, width
+
+    @property
+    def stored_dtype(self) -> np.dtype:
+        return STORED_DTYPES[self.dtype]
+
+    @property
+    def num_shards(self) -> int:
+        return -(-self.num_inputs // self.samples_per_shard)
+
+    def inputs_of(self, shard: int) -> range:
+        """The inputs that shard number `shard` is made from."""
+        start = shard * self.samples_per_shard
+        return range(start, min(start + self.samples_per_shard, self.num_inputs))
+
+    def count_inputs(self, shards: Iterable[int]) -> int:
+        return sum(len(self.inputs_of(shard)) for shard in shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Plan):
+    """A finished set: its plan, its shards, and the statistics `(C,)` of its unscaled latents."""
+
+    count: int
+    latent_mean: list[float]
+    latent_std: list[float]
+    shards: list[ShardRecord]
+    rejected: list[Rejection]
+
+
+def sample_key(index: int) -> str:
+    """The WebDataset key of input number `index`."""
+    return f"{index:09d}"
+
+
+def shard_name(shard: int) -> str:
+    return f"shard-{shard:06d}"
+
+
+def tar_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.tar"
+
+
+def index_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.index.npy"
+
+
+def read_index(directory: Path, name: str) -> np.ndarray:
+    """The rows `INDEX_DTYPE` of shard `name`, one a sample."""
+    return np.load(index_path(directory, name), allow_pickle=False)
+
+
+def summary_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.json"
+
+
+def complete_summary(directory: Path, name: str) -> ShardSummary | None:
+    """The shard's summary if the shard is complete: summary and index exist, and the tar has the size it states."""
+    path = summary_path(directory, name)
+    if not path.exists() or not index_path(directory, name).exists():
+        return None
+    summary = _read(ShardSummary, path)
+    tar = tar_path(directory, name)
+    return summary if tar.exists() and tar.stat().st_size == summary.size else None
+
+
+def read_plan(directory: Path) -> Plan:
+    return _read(Plan, directory / PLAN)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a finished set; `UserError` where it is missing, damaged, or of a newer format."""
+    return _read(Manifest, directory / MANIFEST)
+
+
+def stored_array(data: bytes, plan: Plan) -> np.ndarray:
+    """The array in the bytes of a `.npy` member; `ValueError` for anything but one of the plan's shape and dtype.
+
+    Nothing is unpickled, unzipped or allocated on the word of the member's own header.
+    """
+    shape, dtype = plan.stored_shape, plan.stored_dtype
+    buffer = io.BytesIO(data)
+    fits = len(data) == NPY_HEADER + math.prod(shape) * dtype.itemsize
+    if not fits or np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError(f"no .npy of shape {shape} and dtype {dtype}")
+    if np.lib.format.read_array_header_1_0(buffer) != (shape, False, dtype):
+        raise ValueError(f"its header states another shape than {shape} or another dtype than {dtype}")
+    return np.frombuffer(data, dtype, offset=NPY_HEADER).reshape(shape).copy()
+
+
+def write_manifest(directory: Path, plan: Plan, summaries: list[ShardSummary]) -> Manifest:
+    """Write and return the manifest of a set whose shards are `summaries`, in their order."""
+    sums = LatentSums.merge([summary.sums for summary in summaries], plan.latent_shape[0])
+    manifest = Manifest(
+        **{field.name: getattr(plan, field.name) for field in dataclasses.fields(plan)},
+        count=sum(summary.count for summary in summaries),
+        latent_mean=sums.mean(),
+        latent_std=sums.std(),
+        shards=[ShardRecord(s.name, s.count, s.size, s.sha256) for s in summaries],
+        rejected=[rejection for summary in summaries for rejection in summary.rejected],
+    )
+    write_json(directory / MANIFEST, manifest)
+    return manifest
+
+
+def write_json(path: Path, record: Plan | ShardSummary) -> None:
+    """Write a record as JSON; equal records give equal bytes."""
+    publish(path, (json.dumps(dataclasses.asdict(record), indent=1) + "\n").encode())
+
+
+def _read(cls: type[T], path: Path) -> T:
+    try:
+        values = dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. Make it with tools/encode.py --out {path.parent}.") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}). Delete it and run tools/encode.py again.") from None
+    version = values.get("format_version", FORMAT_VERSION)
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this latentdebias reads up to {FORMAT_VERSION}. "
+            f"Update it with: pip install -U latentdebias"
+        )
+    return validate(cls, values, str(path))

@@ -1,0 +1,271 @@
+"""The encoding job: images -> latent shards, split over processes, resumable, the same bytes whoever does the work."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from latentdebias.errors import UserError
+from latentdebias.files import write_errors
+from latentdebias.images.find import ImageSet, SourceImage
+from latentdebias.images.preprocess import PREPROCESSING
+from latentdebias.shards.format import (
+    FORWARD_BATCH,
+    PLAN,
+    Manifest,
+    Plan,
+    Posterior,
+    Rejection,
+    ShardSummary,
+    StoredDtype,
+    complete_summary,
+    read_plan,
+    shard_name,
+    write_json,
+    write_manifest,
+)
+from latentdebias.shards.jobs.decoded_batches import DecodedBatch, decoded_batches
+from latentdebias.shards.posterior import to_stored
+from latentdebias.shards.writer import ShardWriter
+
+
+class LatentEncoder(Protocol):
+    """What the job asks of an autoencoder."""
+
+    @property
+    def identity(self) -> Any:
+        """A dataclass of plain values for the manifest; among them `channels` and `factor`, pixels per latent."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def posterior(self) -> Posterior: ...
+
+    @property
+    def stored_dtype(self) -> StoredDtype: ...
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Of images `(B, 3, H, W)` in [-1, 1], float32: moments `(B, 2C, h, w)`, mean then log-variance, or,
+        where the posterior is deterministic, latents `(B, C, h, w)`.
+        """
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """A decoded batch and what the autoencoder is making, or has made, of its views."""
+
+    decoded: DecodedBatch
+    views: list[Tensor]
+    ready: torch.cuda.Event | None
+
+    def arrays(self) -> list[np.ndarray]:
+        """The views as arrays `(B, ...)`, once they are there."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        return [view.numpy() for view in self.views]
+
+
+def encode_images(
+    images: ImageSet,
+    encoder: LatentEncoder,
+    out: Path,
+    *,
+    resolution: int,
+    flips: bool = False,
+    samples_per_shard: int = 8192,
+    batch_size: int = 32,
+    forward_batch: int = FORWARD_BATCH,
+    workers: int | None = None,
+    max_reject_share: float = 0.01,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Manifest | None:
+    """Encode this rank's shards, those numbered `rank` modulo `world_size`, into `out`; complete ones are skipped.
+
+    The autoencoder sees `forward_batch` images at a time, always the same ones together, so that the bytes depend
+    neither on `batch_size`, which is how many images a worker decodes at a time (rounded up), nor on who does what.
+    Whoever completes the last shard writes the manifest and returns it; the others return None. `UserError` where
+    `out` was begun with other settings, a latent is not finite, too many inputs are rejected, or a write fails.
+    """
+    assert 0 <= rank < world_size
+    plan = _plan(images, encoder, resolution, flips, samples_per_shard, forward_batch)
+    _begin(out, plan)
+    own = range(rank, plan.num_shards, world_size)
+    done = {shard: summary for shard in own if (summary := complete_summary(out, shard_name(shard)))}
+    pending = [shard for shard in own if shard not in done]
+
+    num_own = plan.count_inputs(own)
+    tally = _RejectTally(max_reject_share * num_own, num_own)
+    tally.add([rejection for summary in done.values() for rejection in summary.rejected])
+    loader = decoded_batches(images.images, plan, pending, batch_size, workers)
+    resumed = plan.count_inputs(done)
+    with tqdm(desc="encode", unit="img", total=num_own, initial=resumed, disable=rank != 0) as bar:
+        for shard, batches in itertools.groupby(_encoded(loader, encoder, plan, bar), key=lambda b: b.decoded.shard):
+            with ShardWriter(out, plan, shard) as writer:
+                for batch in batches:
+                    tally.add(batch.decoded.rejected)
+                    writer.rejected.extend(batch.decoded.rejected)
+                    _write_batch(batch, images.images, plan, writer)
+                    bar.update(len(batch.decoded.inputs))
+                writer.commit()
+    return finalize(out, plan)
+
+
+def _encoded(
+    loader: Iterable[DecodedBatch], encoder: LatentEncoder, plan: Plan, bar: "tqdm[Any]"
+) -> Iterator[EncodedBatch]:
+    """Each batch once the next one is on its way through the autoencoder, which thus never waits for the writer."""
+    waited, start = 0.0, time.perf_counter()
+    previous: EncodedBatch | None = None
+    batches = iter(loader)
+    while True:
+        asked = time.perf_counter()
+        decoded = next(batches, None)
+        waited += time.perf_counter() - asked
+        if decoded is None:
+            break
+        current = _start_encoding(decoded, encoder, plan)
+        if previous is not None:
+            yield previous
+        previous = current
+        bar.set_postfix_str(f"{waited / (time.perf_counter() - start):.0%} of the time waiting for images")
+    if previous is not None:
+        yield previous
+
+
+def _plan(
+    images: ImageSet,
+    encoder: LatentEncoder,
+    resolution: int,
+    flips: bool,
+    samples_per_shard: int,
+    forward_batch: int,
+) -> Plan:
+    channels, factor = encoder.identity.channels, encoder.identity.factor
+    if resolution % factor:
+        below = resolution // factor * factor
+        raise UserError(
+            f"--resolution {resolution} is no multiple of the {factor} pixels that one latent of "
+            f"{encoder.identity.id!r} covers. Nearest legal: {below or factor} or {below + factor}."
+        )
+    return Plan(
+        autoencoder=dataclasses.asdict(encoder.identity),
+        precision=str(encoder.dtype).removeprefix("torch."),
+        forward_batch=forward_batch,
+        resolution=resolution,
+        preprocessing=PREPROCESSING,
+        latent_shape=(channels, resolution // factor, resolution // factor),
+        posterior=encoder.posterior,
+        dtype=encoder.stored_dtype,
+        flips=flips,
+        samples_per_shard=samples_per_shard,
+        num_inputs=len(images.images),
+        inputs_sha256=images.fingerprint(),
+        num_classes=images.num_classes,
+        class_names=images.class_names,
+    )
+
+
+def _begin(out: Path, plan: Plan) -> None:
+    """Record the plan in an empty folder; in one that was begun before, insist on the same plan."""
+    with write_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    if not (out / PLAN).exists():
+        write_json(out / PLAN, plan)
+    # Read back in any case: another rank may have begun at the same moment, with another listing.
+    old, new = dataclasses.asdict(read_plan(out)), dataclasses.asdict(plan)
+    if differing := [name for name in new if old[name] != new[name]]:
+        changes = "; ".join(f"{name} was {_short(old[name])} and is now {_short(new[name])}" for name in differing)
+        raise UserError(
+            f"{out} was begun with other settings, and one folder never mixes two: {changes}. "
+            f"Pass another --out, or the old settings to go on, or delete the folder: rm -r {out}"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+@dataclass
+class _RejectTally:
+    """Counts rejected inputs and fails as soon as they are more than `limit` of `total`."""
+
+    limit: float
+    total: int
+    rejected: list[Rejection] = dataclasses.field(default_factory=list)
+
+    def add(self, rejected: list[Rejection]) -> None:
+        self.rejected += rejected
+        if len(self.rejected) > self.limit:
+            first = "; ".join(f"{rejection.name} ({rejection.reason})" for rejection in self.rejected[:5])
+            raise UserError(
+                f"{len(self.rejected)} inputs rejected so far, where --max-rejects allows {self.limit:.4g} of "
+                f"{self.total}: {first}. Mend or remove them, or allow more with --max-rejects SHARE."
+            )
+
+
+def _write_batch(batch: EncodedBatch, images: list[SourceImage], plan: Plan, writer: ShardWriter) -> None:
+    views = [to_stored(view, plan) for view in batch.arrays()]
+    for slot, (index, size) in enumerate(zip(batch.decoded.inputs, batch.decoded.sizes, strict=True)):
+        if size is None:
+            continue
+        source = images[index]
+        for moments in views:
+            if not np.isfinite(moments[slot]).all():
+                raise UserError(
+                    f"The latent of {source.name} is not finite in {plan.dtype}, so nothing of shard {writer.name} "
+                    f"was published. Encode with --dtype fp32, check the autoencoder, or remove that image."
+                )
+        flipped = views[1][slot] if plan.flips else None
+        writer.add(index, views[0][slot], flipped, source.label, source.name, size)
+
+
+def _start_encoding(batch: DecodedBatch, encoder: LatentEncoder, plan: Plan) -> EncodedBatch:
+    """The batch and, where the plan has flips, its mirror images through the autoencoder; behind our back on a GPU."""
+    images = torch.from_numpy(batch.pixels).to(encoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    views = [_forward(view, encoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
+    if encoder.device.type != "cuda":
+        return EncodedBatch(batch, views, None)
+    on_host = [torch.empty(view.shape, dtype=view.dtype, pin_memory=True) for view in views]
+    for host, view in zip(on_host, views, strict=True):
+        host.copy_(view, non_blocking=True)
+    ready = torch.cuda.Event()
+    ready.record(torch.cuda.current_stream(encoder.device))
+    return EncodedBatch(batch, on_host, ready)
+
+
+def _forward(images: Tensor, encoder: LatentEncoder, plan: Plan) -> Tensor:
+    """Values `(B, ...)` of images `(B, 3, H, W)`, `forward_batch` at a time; the last call is filled up with black."""
+    parts = []
+    for part in images.split(plan.forward_batch):
+        padding = plan.forward_batch - len(part)
+        filled = torch.cat([part, part.new_zeros(padding, *part.shape[1:])]) if padding else part
+        parts.append(encoder.encode(filled)[: len(part)])
+    return torch.cat(parts)
+
+
+def finalize(out: Path, plan: Plan) -> Manifest | None:
+    """Write and return the manifest if every shard of the plan is complete, else None."""
+    summaries: list[ShardSummary] = []
+    for shard in range(plan.num_shards):
+        summary = complete_summary(out, shard_name(shard))
+        if summary is None:
+            return None
+        summaries.append(summary)
+    if not any(summary.count for summary in summaries):
+        reason = next(rejection.reason for summary in summaries for rejection in summary.rejected)
+        raise UserError(f"All {plan.num_inputs} inputs were rejected, the first because of {reason}.")
+    return write_manifest(out, plan, summaries)

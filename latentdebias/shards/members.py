@@ -1,0 +1,59 @@
+"""One stored sample as its tar holds it, found by the shard's index without reading what comes before."""
+
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from latentdebias.errors import UserError
+from latentdebias.shards.format import NPY_HEADER, Plan, stored_array
+
+LATENT, FLIP, ABOUT = "latent.npy", "flip.npy", "json"
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """What a tar holds of an input; `flipped` is None without mirrored views, the size is `(width, height)`."""
+
+    latent: np.ndarray
+    flipped: np.ndarray | None
+    source: str
+    original_size: tuple[int, int]
+
+
+def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
+    """The sample of the open tar `file` at index row `row`; `UserError` where the tar does not hold it."""
+    members = _read_members(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
+    try:
+        about = json.loads(members[ABOUT])
+        width, height = about["original_size"]
+        flipped = stored_array(members[FLIP], plan) if row["flip"] >= 0 else None
+        return StoredSample(stored_array(members[LATENT], plan), flipped, about["source"], (width, height))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file.name} holds no whole sample at byte {row['latent']}, where its index has one "
+            f"({type(error).__name__}: {error}). Check the set with: python tools/encode.py verify "
+            f"{Path(file.name).parent}"
+        ) from None
+
+
+def _read_members(file: BinaryIO, start: int) -> dict[str, bytes]:
+    """Extension -> bytes of the plain files that share the key of the one whose tar header is at byte `start`."""
+    file.seek(max(start, 0))
+    members: dict[str, bytes] = {}
+    sample = ""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                key, _, extension = member.name.partition(".")
+                sample = sample or key
+                if key != sample:
+                    break
+                reader = tar.extractfile(member) if member.isreg() else None
+                members[extension] = reader.read() if reader else b""
+    except tarfile.TarError:
+        pass  # what is missing from `members` is reported by name
+    return members

@@ -1,0 +1,118 @@
+"""Writes one latent shard: a deterministic USTAR archive, its index and its summary."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from latentdebias.files import publish, rename_synced, temporary_path, write_errors
+from latentdebias.images.find import NO_LABEL
+from latentdebias.shards.format import (
+    INDEX_DTYPE,
+    NPY_HEADER,
+    Plan,
+    Rejection,
+    ShardSummary,
+    index_path,
+    sample_key,
+    shard_name,
+    summary_path,
+    tar_path,
+    write_json,
+)
+from latentdebias.shards.posterior import moments_of
+from latentdebias.shards.statistics import LatentSums
+
+
+class ShardWriter:
+    """A context manager that collects samples under a temporary name; only `commit` makes the shard visible."""
+
+    def __init__(self, directory: Path, plan: Plan, shard: int) -> None:
+        self.directory = directory
+        self.name = shard_name(shard)
+        self.plan = plan
+        self.rejected: list[Rejection] = []
+        self._index: list[tuple[int, int, int]] = []
+        self._sums: list[LatentSums] = []
+        self._path = tar_path(directory, self.name)
+        self._temporary = temporary_path(self._path)
+
+    def __enter__(self) -> "ShardWriter":
+        with write_errors(self._path):
+            for left_by_a_killed_run in self.directory.glob(f"{self.name}.*.tmp"):
+                left_by_a_killed_run.unlink(missing_ok=True)
+            # An old summary, of a shard that has lost its tar, would declare the new one complete too early.
+            summary_path(self.directory, self.name).unlink(missing_ok=True)
+            self._file = self._temporary.open("w+b")
+            self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._temporary.unlink(missing_ok=True)
+        with write_errors(self._path):
+            self._file.close()
+
+    def add(
+        self,
+        index: int,
+        stored: np.ndarray,
+        flipped: np.ndarray | None,
+        label: int,
+        source: str,
+        original_size: tuple[int, int],
+    ) -> None:
+        """Append input number `index`: what is stored of the image and, unless None, of its mirror image.
+
+        Both are `plan.stored_shape`, and of `plan.stored_dtype` or cast to it.
+
+        `original_size` is `(width, height)` in pixels.
+        """
+        key = sample_key(index)
+        with write_errors(self._path):
+            latent = self._add_array(f"{key}.latent.npy", stored)
+            flip = -1 if flipped is None else self._add_array(f"{key}.flip.npy", flipped)
+            if label != NO_LABEL:
+                self._add_member(f"{key}.cls", str(label).encode())
+            about = {"source": source, "original_size": original_size}
+            self._add_member(f"{key}.json", json.dumps(about).encode())
+        self._index.append((latent, flip, label))
+
+    def _add_array(self, member: str, array: np.ndarray) -> int:
+        """Append an array to the tar and its latents to the sums; the offset where its numbers begin."""
+        buffer = io.BytesIO()
+        array = array.astype(self.plan.stored_dtype, copy=False)
+        np.save(buffer, array)
+        assert buffer.tell() - array.nbytes == NPY_HEADER
+        self._sums.append(LatentSums.of(moments_of(array, self.plan)))
+        return self._add_member(member, buffer.getvalue()) + NPY_HEADER
+
+    def _add_member(self, member: str, data: bytes) -> int:
+        info = tarfile.TarInfo(member)
+        info.size = len(data)
+        info.mode = 0o444
+        offset = self._file.tell() + tarfile.BLOCKSIZE
+        self._tar.addfile(info, io.BytesIO(data))
+        return offset
+
+    def commit(self) -> ShardSummary:
+        """Publish the tar, then the index, then the summary, which makes the shard complete."""
+        with write_errors(self._path):
+            self._tar.close()
+            size = self._file.tell()
+            self._file.flush()
+            self._file.seek(0)
+            sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+            rename_synced(self._file, self._temporary, self._path)
+        index = io.BytesIO()
+        np.save(index, np.array(self._index, dtype=INDEX_DTYPE))
+        publish(index_path(self.directory, self.name), index.getvalue())
+        sums = LatentSums.merge(self._sums, self.plan.latent_shape[0])
+        summary = ShardSummary(self.name, len(self._index), size, sha256, sums, self.rejected)
+        write_json(summary_path(self.directory, self.name), summary)
+        return summary

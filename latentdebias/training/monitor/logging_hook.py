@@ -1,0 +1,48 @@
+"""The hook that writes a run's log."""
+
+from latentdebias.errors import UserError
+from latentdebias.training.engine import Engine
+from latentdebias.training.monitor.loss_meter import LossMeter
+from latentdebias.training.monitor.run_log import RunLog
+from latentdebias.training.monitor.speed import Speedometer
+from latentdebias.training.trainer import TrainingOptions, TrainState
+
+
+class Logging:
+    """Hook: every `log_every` steps, the loss of the global batch, by bin of t since the last line, and speed."""
+
+    def __init__(
+        self,
+        log: RunLog | None,
+        meter: LossMeter,
+        engine: Engine,
+        options: TrainingOptions,
+        speed: Speedometer,
+    ) -> None:
+        self.log, self.meter, self.engine, self.options = log, meter, engine, options
+        self.speed = speed
+
+    def __call__(self, state: TrainState) -> None:
+        if self.log is not None:
+            self.log.advance()
+        if state.step % self.options.log_every and state.step != self.options.steps:
+            return
+        loss, loss_by_t = self.meter.report()
+        skipped, in_a_row = self.engine.skipped()
+        if in_a_row >= self.options.max_skipped:
+            raise UserError(
+                f"The gradient was not finite in the last {in_a_row} updates up to step {state.step}, which were all "
+                f"skipped (training.max_skipped is {self.options.max_skipped}). Lower optimizer.lr, set "
+                f"training.grad_clip, or cap the weighting with max_weight; a rerun resumes from the last checkpoint."
+            )
+        if self.log is not None:
+            record = {
+                "loss": loss,
+                "lr": self.engine.lr(),
+                "grad_norm": self.engine.grad_norm(),
+                "skipped_updates": skipped,
+                **self.speed.read(state.step),
+                "loss_by_t": loss_by_t,
+            }
+            self.log.write(state.step, record)
+            self.log.show(record)

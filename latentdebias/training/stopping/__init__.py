@@ -1,0 +1,1 @@
+"""How a run ends before its last step, on all ranks at once."""

@@ -1,0 +1,186 @@
+import multiprocessing
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from torch.utils.data import DataLoader
+
+from latentdebias.errors import UserError
+from latentdebias.shards import reader
+from latentdebias.shards.reader import LatentShards, missing_shards_message
+
+
+def plain(count):
+    return np.zeros(count, bool)
+
+
+def test_any_order_gives_what_webdataset_gives(encode):
+    directory = encode()
+    paths = sorted(str(path) for path in directory.glob("*.tar"))
+    samples = list(webdataset.WebDataset(paths, shardshuffle=False).decode())
+    shards = LatentShards(directory)
+    assert (len(shards), shards.latent_shape, shards.num_classes) == (21, (4, 4, 4), 3)
+    rng = np.random.default_rng(0)
+    indices, flipped = rng.integers(0, 21, 64), rng.random(64) < 0.5
+    moments, labels = shards.read(indices, flipped)
+    assert (moments.dtype, labels.dtype) == (np.float16, np.int64)
+    for row, (index, flip) in enumerate(zip(indices, flipped, strict=True)):
+        assert np.array_equal(moments[row], samples[index]["flip.npy" if flip else "latent.npy"])
+        assert labels[row] == samples[index]["cls"]
+
+
+def test_read_of_nothing_is_empty(encode):
+    moments, labels = LatentShards(encode()).read(np.zeros(0, np.int64), plain(0))
+    assert moments.shape == (0, 8, 4, 4)
+    assert labels.shape == (0,)
+
+
+def test_indices_outside_the_set_are_errors(encode):
+    with pytest.raises(IndexError):
+        LatentShards(encode()).read(np.array([21]), plain(1))
+
+
+def test_flips_of_a_set_without_them_are_refused(encode):
+    shards = LatentShards(encode(flips=False))
+    shards.read(np.arange(21), plain(21))
+    with pytest.raises(UserError, match="--flip"):
+        shards.read(np.array([0]), np.array([True]))
+
+
+def test_few_descriptors_suffice_for_many_shards(encode, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_OPEN_SHARDS", 2)
+    shards = LatentShards(encode())
+    expected, _ = shards.read(np.arange(21), plain(21))
+    order = np.random.default_rng(0).permutation(21)
+    before = len(os.listdir("/proc/self/fd"))
+    assert np.array_equal(shards.read(order, plain(21))[0], expected[order])
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_forked_and_pickled_readers_read_the_same(encode):
+    shards = LatentShards(encode())
+    expected, _ = shards.read(np.arange(21), plain(21))
+
+    class Batches(list):
+        def __getitem__(self, number):
+            return shards.read(np.array([number]), plain(1))[0][0]
+
+    context = multiprocessing.get_context("fork")
+    loader = DataLoader(Batches(range(21)), batch_size=7, num_workers=2, multiprocessing_context=context)
+    assert np.array_equal(np.concatenate([batch.numpy() for batch in loader]), expected)
+    assert np.array_equal(pickle.loads(pickle.dumps(shards)).read(np.arange(21), plain(21))[0], expected)
+
+
+def zero_fill(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def zero_tail(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "fault"),
+    [
+        ("shard-000001.tar", lambda path: path.unlink(), "missing"),
+        ("shard-000001.tar", lambda path: os.truncate(path, path.stat().st_size - 512), "bytes instead of"),
+        ("shard-000001.tar", zero_fill, "overwritten"),
+        ("shard-000001.tar", zero_tail, "overwritten"),
+        ("shard-000001.index.npy", lambda path: path.unlink(), "missing"),
+        ("shard-000001.index.npy", lambda path: os.truncate(path, 140), "cannot be read"),
+        ("shard-000001.index.npy", lambda path: np.save(path, np.zeros(3)), "does not hold 5 rows"),
+    ],
+    ids=["no tar", "cut tar", "zeroed tar", "zeroed tail", "no index", "cut index", "wrong index"],
+)
+def test_a_damaged_shard_is_refused_at_start_by_name_with_the_command(encode, contents, name, damage, fault):
+    directory = encode()
+    before = contents(directory)
+    damage(directory / name)
+    with pytest.raises(UserError, match=fault) as caught:
+        LatentShards(directory)
+    message = str(caught.value)
+    assert name in message
+    assert "1 of 5" in message
+    command = f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae pool --resolution 32"
+    assert f"{command} --samples-per-shard 5 --forward-batch 4 --flip" in message
+    for part in directory.glob("shard-000001.*"):
+        part.unlink()
+    assert contents(encode()) == before
+
+
+def test_a_pickled_index_is_not_loaded(encode):
+    directory = encode()
+    np.save(directory / "shard-000000.index.npy", np.array([{}] * 5), allow_pickle=True)
+    with pytest.raises(UserError, match="cannot be read"):
+        LatentShards(directory)
+
+
+def test_a_tar_that_shrinks_while_reading_is_an_error(encode):
+    directory = encode()
+    shards = LatentShards(directory)
+    os.truncate(directory / "shard-000000.tar", 2000)
+    with pytest.raises(UserError, match=r"shard-000000\.tar ends before byte"):
+        shards.read(np.arange(5), plain(5))
+
+
+def test_an_absent_folder_is_named_with_the_command(tmp_path):
+    message = missing_shards_message(tmp_path / "none", "stabilityai/sd-vae-ft-mse", 256)
+    assert f"the folder {tmp_path / 'none'} does not exist" in message
+    assert f"--out {tmp_path / 'none'} --vae stabilityai/sd-vae-ft-mse --resolution 256" in message
+
+
+def test_an_unfinished_set_lists_the_shards_to_be_made(encode):
+    directory = encode(rank=0, world_size=2)
+    message = missing_shards_message(directory, "pool", 32)
+    assert "2 of 5 shards are still to be made: shard-000001; shard-000003." in message
+
+
+def test_the_command_for_an_unfinished_set_is_that_of_its_plan_whatever_the_config_says(encode, make_encoder):
+    halves = make_encoder()
+    halves.dtype = torch.bfloat16
+    directory = encode(encoder=halves, rank=0, world_size=2)
+    with pytest.raises(UserError) as caught:
+        LatentShards(directory, "other/vae", 256)
+    assert (
+        f"--out {directory} --vae pool --resolution 32 --samples-per-shard 5 --forward-batch 4 --flip --dtype bf16"
+        in str(caught.value)
+    )
+    assert "other/vae" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_command_for_a_set_never_begun_asks_for_the_flips_that_are_wanted(tmp_path, flips):
+    with pytest.raises(UserError) as caught:
+        LatentShards(tmp_path / "none", "pool", 32, flips)
+    assert ("--resolution 32 --flip" in str(caught.value)) == flips
+
+
+def test_of_many_missing_shards_ten_are_named(encode):
+    message = missing_shards_message(encode(samples_per_shard=1, rank=20, world_size=21))
+    assert "20 of 21 shards are still to be made" in message
+    assert "shard-000009; ... and 10 more." in message
+    assert "shard-000010" not in message
+
+
+def test_a_complete_set_lacks_nothing(encode):
+    assert missing_shards_message(encode(), "pool", 32) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"format_version": 99}', "format version 99"),
+        ("{", "damaged"),
+        ("[1]", "damaged"),
+        ('{"format_version": 1}', "Missing key"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_a_users_error(encode, text, fault):
+    directory = encode()
+    (directory / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match=fault):
+        LatentShards(directory)
