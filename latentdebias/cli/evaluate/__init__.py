@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Score a model, or images that exist: evaluate.py --model DIR --reference PATH [--num N]
 
 Under torchrun the ranks share the drawing and the extraction, and the scores are those of one process:
@@ -12,13 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from devices import open_device
-from evaluate_commands import run_command
-from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
-
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
+from latentdebias.cli.evaluate.commands import run_command
+from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.devices import open_device
 from latentdebias.drawing.image_sampler import labels_in_turn
-from latentdebias.errors import run_tool
 from latentdebias.evaluation.evaluator import extract_over_ranks
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
 from latentdebias.evaluation.gathering import joined_ranks
@@ -140,7 +137,3 @@ def _extractor(arguments: argparse.Namespace, sampling: SamplingProtocol | None)
     weights = {"inception": arguments.inception_weights, "dinov2": arguments.dinov2_weights}
     spec = {"name": name, "weights": weights[name]} if name in weights else name
     return EXTRACTORS.build(spec).load().to(arguments.device)
-
-
-if __name__ == "__main__":
-    run_tool(main)

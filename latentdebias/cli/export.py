@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Exchange models: import published checkpoints as model directories, export model directories to diffusers."""
 
 import argparse
@@ -6,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from sampling_arguments import positive
-
+from latentdebias.cli.sampling_arguments import positive
 from latentdebias.diffusion.schedules import SCHEDULES
 from latentdebias.errors import UserError, run_tool
 from latentdebias.files import check_output_folder

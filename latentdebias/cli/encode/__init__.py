@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 
 import torch
 import yaml
-from devices import default_device, open_device, share_cores
-from encode_commands import run_command
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
-from latentdebias.errors import UserError, run_tool
+from latentdebias.cli.encode.commands import run_command
+from latentdebias.devices import default_device, open_device, share_cores
+from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.registry import validate
 from latentdebias.shards.format import FORWARD_BATCH
@@ -120,7 +120,3 @@ def _read_config(path: str | None) -> dict[str, Any]:
             f"--config {path!r} cannot be read as YAML ({error}). Write lines such as 'resolution: 256'."
         ) from None
     return {str(key).replace("-", "_"): value for key, value in values.items()}
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """A local page to draw with a model and see how the pictures come about: tools/play.py [--model DIR] [--port N]"""
 
 import argparse
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from devices import default_device, open_device
 from PIL import Image
 
+from latentdebias.devices import default_device, open_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, grid_image, labels_in_turn
 from latentdebias.drawing.trajectory import ROWS, Trajectory

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Train a model: deepspeed tools/train.py --config imagenet256_debias.yaml [--set key.sub=value ...]"""
 
 import argparse

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Draw images of a model: tools/sample.py --model DIR --classes 3,7 --per-class 8 --guidance 1.5 --out DIR
 
 Under torchrun, deepspeed or srun the same command draws the same images on many GPUs; run again, it resumes:
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from devices import share_cores
-from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.devices import share_cores
 from latentdebias.drawing.image_sampler import (
     DrawOptions,
     ImageSampler,

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import webdataset
-from bench_encode import add_encode_arguments, bench_encode
-from bench_sample import add_sample_arguments, bench_sample
-from bench_shards import LATENT_SHAPE, write_random_shards
-from bench_train import add_train_arguments, bench_train
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from latentdebias.batches.batches import DataOptions, LatentBatches, plan_batches
 from latentdebias.batches.normalization import LatentNormalization
-from latentdebias.errors import UserError, run_tool
+from latentdebias.cli.bench.encode import add_encode_arguments, bench_encode
+from latentdebias.cli.bench.sample import add_sample_arguments, bench_sample
+from latentdebias.cli.bench.shards import LATENT_SHAPE, write_random_shards
+from latentdebias.cli.bench.train import add_train_arguments, bench_train
+from latentdebias.errors import UserError
 from latentdebias.shards.epochs import EpochReader, IndexedReader, Share
 from latentdebias.shards.order import BlockShuffle, FullShuffle
 from latentdebias.shards.reader import LatentShards
@@ -135,7 +135,3 @@ def _read_tensors(directory: Path) -> Iterator[int]:
         for number in np.random.default_rng(0).permutation(sum(map(len, labels))).tolist():
             file, row = divmod(number, SAMPLES_PER_SAFETENSORS)
             yield len(latents[file][row : row + 1]) * (labels[file][row] >= 0)
-
-
-if __name__ == "__main__":
-    run_tool(main)

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """What a run will cost: tools/plan.py --config imagenet256_debias.yaml --gpus 8 [--gpu h100] [--set key.sub=value]"""
 
 import argparse

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """Make the average of any relative width after training: ema.py --run RUN_DIR --std 0.12 [--step N] --out DIR"""
 
 import argparse

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """The main job on real images, offline: encode, train, sample, evaluate. tools/demo.py [--out demo] [--config NAME]"""
 
 import argparse
@@ -6,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,17 +17,17 @@ from latentdebias.autoencoders import load_autoencoder
 from latentdebias.errors import UserError, run_tool
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors import EXTRACTORS
-from latentdebias.evaluation.metrics import FID, KID, ClassAccuracy
+from latentdebias.evaluation.metrics import FID, KID, ClassAccuracy, Metric
 from latentdebias.evaluation.sources.image_files import FolderImages
 from latentdebias.evaluation.sources.shards import ShardImages
+from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.shards.reader import LatentShards
 
-TOOLS = Path(__file__).parent
 # Else DeepSpeed warns twice that it found no accelerator.
 ENVIRONMENT = os.environ | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
 NUM_SAMPLES = 898
 GUIDANCE = ["--guidance", "1.5", "--steps", "25", "--batch-size", "100"]
-METRICS = [FID(), KID(subsets=20, subset_size=500), ClassAccuracy()]
+METRICS: list[Metric] = [FID(), KID(subsets=20, subset_size=500), ClassAccuracy()]
 COLUMNS = {"fid": "FID", "kid": "KID", "class_accuracy": "class accuracy"}
 
 
@@ -41,36 +41,36 @@ def main() -> None:
     with timed("write", seconds):
         digits.write_images(out / "images")
     with timed("encode", seconds):
-        python("encode.py", "--images", out / "images", "--out", out / "shards", "--vae", "digits", "--resolution", 32)
+        python("encode", "--images", out / "images", "--out", out / "shards", "--vae", "digits", "--resolution", 32)
     with timed("train", seconds):
         overrides = [f"run_dir={run_dir}", f"data.shards={out / 'shards'}"]
         launcher = [Path(sys.executable).with_name("deepspeed"), "--num_gpus", 1, "--log_level", "error"]
         settings = [part for override in overrides for part in ("--set", override)]
-        run(*launcher, TOOLS / "train.py", "--config", arguments.config, *settings)
+        run(*launcher, "--module", "latentdebias.cli.train", "--config", arguments.config, *settings)
     model = ["--model", run_dir / "model"]
     with timed("sample", seconds):
-        python("sample.py", *model, "--per-class", 10, *GUIDANCE, "--seed", 1, "--replace", "--out", out / "grid")
-        python("sample.py", *model, "--num", NUM_SAMPLES, *GUIDANCE, "--replace", "--out", out / "samples")
+        python("sample", *model, "--per-class", 10, *GUIDANCE, "--seed", 1, "--replace", "--out", out / "grid")
+        python("sample", *model, "--num", NUM_SAMPLES, *GUIDANCE, "--replace", "--out", out / "samples")
     with timed("evaluate", seconds):
         scores = score(out)
     report(scores, seconds, out / "grid" / "grid.png")
 
 
 @contextmanager
-def timed(name: str, seconds: dict[str, float]):
+def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[name] = time.perf_counter() - start
 
 
-def python(tool: str, *arguments: object) -> None:
-    run(sys.executable, TOOLS / tool, *arguments)
+def python(command: str, *arguments: object) -> None:
+    run(sys.executable, "-m", f"latentdebias.cli.{command}", *arguments)
 
 
 def run(*command: object) -> None:
     """Show a command and run it."""
     words = [str(word) for word in command]
-    tqdm.write("\n$ " + " ".join(words).replace(f"{Path.cwd()}/", ""), file=sys.stderr)
+    tqdm.write("\n$ " + " ".join(words), file=sys.stderr)
     if code := subprocess.run(words, check=False, env=ENVIRONMENT).returncode:
         raise UserError(f"That command ended with exit code {code}; what it says is above.")
 
@@ -78,7 +78,7 @@ def run(*command: object) -> None:
 def score(out: Path) -> dict[str, dict[str, float]]:
     """Samples, reconstructions and real digits, as many of each, against the same other half of the real digits."""
     extractor = EXTRACTORS.build("digits").load()
-    sources = {
+    sources: dict[str, ImageSource] = {
         "real": FolderImages(str(out / "images"), digits.RESOLUTION),
         "reconstructions": ShardImages(LatentShards(out / "shards"), load_autoencoder("digits")),
         "samples": FolderImages(str(out / "samples" / "images"), digits.RESOLUTION),
