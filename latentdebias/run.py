@@ -77,7 +77,17 @@ FREE_ON_RESUME = {
         "wandb_project",
     },
     "ema": {"snapshot_every"},
-    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+    "data": {
+        "shards",
+        "cache",
+        "cache_gb",
+        "workers",
+        "vae",
+        "resolution",
+        "latent_shape",
+        "num_classes",
+        "num_images",
+    },
 }
 
 

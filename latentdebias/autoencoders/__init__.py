@@ -2,7 +2,7 @@
 
 from latentdebias.autoencoders.autoencoder import PIXELS, Autoencoder, PixelAutoencoder, to_uint8
 from latentdebias.autoencoders.identity import AutoencoderIdentity
-from latentdebias.autoencoders.loading import DEFAULT_AUTOENCODER, load_autoencoder, load_this_autoencoder
+from latentdebias.autoencoders.loading import DEFAULT_AUTOENCODER, load_autoencoder, load_this_autoencoder, stored_form
 
 __all__ = [
     "DEFAULT_AUTOENCODER",
@@ -12,5 +12,6 @@ __all__ = [
     "PixelAutoencoder",
     "load_autoencoder",
     "load_this_autoencoder",
+    "stored_form",
     "to_uint8",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
@@ -19,6 +19,8 @@ from latentdebias.autoencoders.autoencoder import (
     DiffusersAutoencoder,
     Family,
     PixelAutoencoder,
+    Posterior,
+    StoredDtype,
 )
 from latentdebias.autoencoders.identity import AutoencoderIdentity
 from latentdebias.errors import UserError, legal_choices
@@ -73,6 +75,30 @@ def load_this_autoencoder(made_with: AutoencoderIdentity, id_or_dir: str, device
             f"they come from {made_with}. Say where that one is: --vae ID_OR_DIR"
         )
     return autoencoder
+
+
+def stored_form(id_or_dir: str) -> tuple[Posterior, StoredDtype] | None:
+    """What an autoencoder's `encode` gives, and the dtype that shards keep it in, read from its config alone.
+
+    None for an autoencoder whose config is not on this machine; nothing is downloaded.
+    """
+    if id_or_dir == PIXELS:
+        return PixelAutoencoder.posterior, PixelAutoencoder.stored_dtype
+    root = _local_root(id_or_dir)
+    for name in (CONFIG, f"vae/{CONFIG}"):
+        path = _cached(id_or_dir, name) if root is None else root / name
+        if path is not None and path.is_file():
+            return _family(id_or_dir, path.parent).posterior, DiffusersAutoencoder.stored_dtype
+    return None
+
+
+def _cached(hub_id: str, name: str) -> Path | None:
+    """A file of the hub's that was downloaded before."""
+    try:
+        path = try_to_load_from_cache(hub_id, name)
+    except HFValidationError:
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def _autoencoder_folder(id_or_dir: str) -> Path:

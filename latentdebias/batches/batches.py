@@ -36,6 +36,7 @@ class DataOptions:
     resolution: PositiveInt | None = None
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     num_classes: NonNegativeInt | None = None
+    num_images: PositiveInt | None = None
     normalization: NormalizationKind = "channel"
     order: Spec = "shuffle"
     flip: bool = False

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,16 @@ def stored_array(data: bytes, plan: Plan) -> np.ndarray:
     if np.lib.format.read_array_header_1_0(buffer) != (shape, False, dtype):
         raise ValueError(f"its header states another shape than {shape} or another dtype than {dtype}")
     return np.frombuffer(data, dtype, offset=NPY_HEADER).reshape(shape).copy()
+
+
+def sample_bytes(stored_shape: tuple[int, int, int], stored_dtype: np.dtype[Any], views: int) -> int:
+    """Bytes that one sample adds to its tar: `views` arrays (2 with a mirror image), the label and the `.json`.
+
+    Every file in a tar is a header of one block of 512 bytes, and its bytes filled up to whole blocks (POSIX ustar).
+    """
+    array = NPY_HEADER + math.prod(stored_shape) * stored_dtype.itemsize
+    blocks = views * (1 + -(-array // tarfile.BLOCKSIZE)) + 2 * (1 + 1)
+    return blocks * tarfile.BLOCKSIZE
 
 
 def write_manifest(directory: Path, plan: Plan, summaries: list[ShardSummary]) -> Manifest:
