@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.files import publish
 from latentdebias.registry import validate
 from latentdebias.shards.statistics import LatentSums
@@ -206,9 +206,9 @@ def _read(cls: type[T], path: Path) -> T:
     try:
         values = dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Make it with tools/encode.py --out {path.parent}.") from None
+        raise UserError(f"{path} does not exist. Make it with: {command('encode')} --out {path.parent}.") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Delete it and run tools/encode.py again.") from None
+        raise UserError(f"{path} is damaged ({error}). Delete it and run {command('encode')} again.") from None
     version = values.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
         raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.drawing.image_sampler import DrawOptions
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.metric import METRICS, Metric
@@ -125,7 +125,7 @@ class ProtocolRecord:
             values = dict(json.loads(path.read_text()))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
-                f"{path} cannot be read as an evaluation ({error}). Write one with: tools/evaluate.py --out {path}"
+                f"{path} cannot be read as an evaluation ({error}). Write one with: {command('evaluate')} --out {path}"
             ) from None
         return validate(cls, values, str(path))
 

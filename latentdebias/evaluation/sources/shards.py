@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdebias.autoencoders import to_uint8
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed
 from latentdebias.shards.format import MANIFEST
 from latentdebias.shards.posterior import latent_means
@@ -59,7 +59,7 @@ class ShardImages(OfShards):
             raise UserError(
                 f"The latents in {self.shards.directory} were made with the autoencoder {made_with['id']!r} (weights "
                 f"{made_with['weights_sha256'][:12]}), and {given.id!r} ({given.weights_sha256[:12]}) cannot "
-                f"decode them: pass the first one, or encode again with tools/encode.py --vae {given.id}."
+                f"decode them: pass the first one, or encode again with {command('encode')} --vae {given.id}."
             )
 
     def read(self, indices: np.ndarray) -> ImageBatch:

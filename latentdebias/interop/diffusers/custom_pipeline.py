@@ -46,7 +46,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class LatentDebiasPipeline(DiffusionPipeline):
-    """Draws what `tools/sample.py` draws; `vae` is None for models of pixels."""
+    """Draws what the command `sample` draws; `vae` is None for models of pixels."""
 
     model_cpu_offload_seq: Any = "denoiser->vae"
     _optional_components: Any = ("vae",)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import PLAN, Manifest, read_index, tar_path, write_json, write_manifest
 from latentdebias.shards.jobs.new_set import derived_plan, new_set
@@ -125,7 +125,7 @@ def _stored(
             if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                 raise UserError(
                     f"{file.name} does not have the sha256 in the manifest. List all that is damaged with: "
-                    f"python tools/encode.py verify {directory}"
+                    f"{command('encode')} verify {directory}"
                 )
             for row in index[rows]:
                 yield int(row["label"]), read_sample(file, row, manifest)
