@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from latentdebias.errors import UserError
-from latentdebias.files import publish
+from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
 from latentdebias.shards.statistics import LatentSums
 
@@ -203,12 +203,7 @@ def write_json(path: Path, record: Plan | ShardSummary) -> None:
 
 
 def _read(cls: type[T], path: Path) -> T:
-    try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Make it with tools/encode.py --out {path.parent}.") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Delete it and run tools/encode.py again.") from None
+    values = read_json(path, f"Make it with tools/encode.py --out {path.parent}; delete a damaged one first.")
     version = values.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
         raise UserError(
