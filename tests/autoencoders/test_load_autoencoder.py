@@ -147,6 +147,7 @@ def test_a_users_own_autoencoder_is_found_by_its_name_before_a_folder_of_that_na
 def test_pixels_need_no_diffusers():
     code = (
         "import sys; from latentdebias.shards.jobs import encode; "
-        "from latentdebias.autoencoders import load_autoencoder; load_autoencoder('identity'); assert 'diffusers' not in sys.modules"
+        "from latentdebias.autoencoders import load_autoencoder; load_autoencoder('identity'); "
+        "assert 'diffusers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
