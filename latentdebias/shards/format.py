@@ -12,10 +12,11 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from latentdebias.autoencoders import Posterior, StoredDtype
 from latentdebias.errors import UserError, command
 from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
@@ -26,8 +27,6 @@ FORWARD_BATCH = 16
 """Images in one call of the autoencoder: fixed, for kernels differ in the last bit between batch sizes."""
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
-Posterior = Literal["gaussian", "deterministic"]
-StoredDtype = Literal["float16", "uint8"]
 ARRAYS_PER_LATENT = {"gaussian": 2, "deterministic": 1}
 """A Gaussian posterior is stored as its mean and its log-variance, a deterministic latent as itself."""
 STORED_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
