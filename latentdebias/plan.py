@@ -7,22 +7,14 @@ from typing import Any
 
 from torch import nn
 
-from latentdebias.autoencoders import stored_form
+from latentdebias.autoencoders import Posterior, StoredDtype, stored_form
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
 from latentdebias.batches.batches import DataOptions, plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
-from latentdebias.shards.format import (
-    ARRAYS_PER_LATENT,
-    MANIFEST,
-    STORED_DTYPES,
-    Manifest,
-    Posterior,
-    StoredDtype,
-    sample_bytes,
-)
+from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
 FP32 = 4
@@ -121,7 +113,7 @@ def _shapes_of_set(config: RunConfig, manifest: Manifest | None) -> Shapes:
 
 def _size_of_set(data: DataOptions, manifest: Manifest) -> DataSize:
     return DataSize(
-        bytes_per_image=sample_bytes(manifest.stored_shape, manifest.stored_dtype, 2 if manifest.flips else 1),
+        bytes_per_image=manifest.bytes_per_sample,
         bytes_from=f"{_form(manifest.posterior, manifest.dtype, manifest.flips)} (the set in {data.shards})",
         images=manifest.count,
         images_from=f"the set in {data.shards}",
@@ -137,10 +129,10 @@ def _stated_size(data: DataOptions, shapes: Shapes) -> DataSize:
         source = "assumed: the config names no data.vae"
     else:
         source = f"assumed: data.vae {data.vae!r} is not on this machine"
-    channels, height, width = shapes.latent_shape
-    stored_shape = (ARRAYS_PER_LATENT[posterior] * channels, height, width)
     return DataSize(
-        bytes_per_image=sample_bytes(stored_shape, STORED_DTYPES[dtype], 2 if data.flip else 1),
+        bytes_per_image=bytes_per_sample(
+            shapes.latent_shape, posterior, dtype, 2 if data.flip else 1, shapes.num_classes
+        ),
         bytes_from=f"{_form(posterior, dtype, data.flip)} ({source})",
         images=data.num_images,
         images_from="data.num_images of the config",

@@ -1,13 +1,16 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from latentdebias import digits
-from latentdebias.autoencoders import load_autoencoder, stored_form, to_uint8
+from latentdebias.autoencoders import AUTOENCODERS, load_autoencoder, stored_form, to_uint8
 from latentdebias.errors import UserError
 
 
@@ -137,3 +140,32 @@ def test_the_config_of_a_folder_tells_what_is_stored(vae_copy):
 @pytest.mark.parametrize("name", ["someone/on-the-hub", "no such: name/at/all", ""])
 def test_what_is_not_on_this_machine_tells_nothing(name):
     assert stored_form(name) is None
+
+
+def test_the_registered_names_load_as_they_are():
+    assert AUTOENCODERS.names() == ["digits", "identity"]
+    for name in AUTOENCODERS.names():
+        assert load_autoencoder(name).identity.id == name
+
+
+def test_a_users_own_autoencoder_is_found_by_its_name_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "halved").mkdir()
+    monkeypatch.setattr(AUTOENCODERS, "_entries", dict(AUTOENCODERS._entries))
+
+    @AUTOENCODERS.register("halved")
+    @dataclass(frozen=True)
+    class Halved:
+        def load(self, device, dtype):
+            return (device, dtype)
+
+    assert load_autoencoder("halved", "meta", torch.bfloat16) == ("meta", torch.bfloat16)
+
+
+def test_pixels_need_no_diffusers():
+    code = (
+        "import sys; from latentdebias.shards.jobs import encode; "
+        "from latentdebias.autoencoders import load_autoencoder; load_autoencoder('identity'); "
+        "assert 'diffusers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
