@@ -9,7 +9,7 @@ from serving import served
 from latentdebias.errors import UserError
 from latentdebias.shards.cache import ShardCache
 from latentdebias.shards.reader import LatentShards
-from latentdebias.shards.streaming import StreamedShards
+from latentdebias.shards.remote_manifest import read_remote_manifest
 
 ALL = np.arange(21)
 PLAIN = np.zeros(21, bool)
@@ -135,7 +135,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(encode, tmp_path, name
     with pytest.raises(UserError, match="is refused"):
         ShardCache(str(directory), tmp_path / "cache", 10**9)
     with pytest.raises(UserError, match="is refused"):
-        StreamedShards(str(directory))
+        read_remote_manifest(str(directory))
     assert not (tmp_path / "cache").exists()
 
 
