@@ -17,7 +17,9 @@ from latentdebias.training.hooks.evaluation import EvaluationOptions
 from latentdebias.training.hooks.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
-CONFIG_DIR = Path(__file__).parents[1] / "configs"
+HERE = Path(__file__).parent
+# An installed package holds the shipped configs; in a checkout they lie beside it.
+CONFIG_DIR = next((folder for folder in [HERE / "configs"] if folder.is_dir()), HERE.parent / "configs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from latentdebias.batches.options import DataOptions
 from latentdebias.batches.order import ORDERS, FullShuffle
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
 from latentdebias.remote import check_url, member_url, open_url
 from latentdebias.shards.format import INDEX_DTYPE, NPY_HEADER, Manifest, ShardRecord, stored_array
@@ -116,7 +116,7 @@ class StreamedSet(TrainingSet):
                 if sample is None or (number == shard.count - 1 and next(samples, None) is not None):
                     raise UserError(
                         f"{url} does not hold the {shard.count} samples that its manifest states: it was cut, zeroed "
-                        f"or replaced. Check the set where it was made with: python tools/encode.py verify DIRECTORY"
+                        f"or replaced. Check the set where it was made with: {command('encode')} verify DIRECTORY"
                     )
                 yield sample
 
@@ -140,7 +140,7 @@ class StreamedSet(TrainingSet):
     def _array(self, sample: Sample, view: str) -> np.ndarray:
         where = f"sample {sample['__key__']} of {sample['__url__']}"
         if view not in sample:
-            raise UserError(f"{where} has no {view}. Check the set with: python tools/encode.py verify DIRECTORY")
+            raise UserError(f"{where} has no {view}. Check the set with: {command('encode')} verify DIRECTORY")
         try:
             return stored_array(sample[view], self.manifest)
         except ValueError as error:
