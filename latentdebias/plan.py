@@ -11,7 +11,8 @@ from latentdebias.autoencoders import Posterior, StoredDtype, stored_form
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
-from latentdebias.batches.batches import DataOptions, plan_batches
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
 from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
