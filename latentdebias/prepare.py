@@ -24,6 +24,7 @@ from latentdebias.shards.order import ORDERS
 from latentdebias.shards.reader import LatentShards
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options
+from latentdebias.training.hooks import HOOKS
 from latentdebias.training.hooks.evaluation import check_evaluation
 from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import check_wandb
@@ -136,13 +137,15 @@ def _remote_shards(data: DataOptions) -> LatentShards:
 def prepare(config: RunConfig) -> LatentShards:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
-    check_deepspeed_options(config.deepspeed)
+    check_deepspeed_options(config.deepspeed, config.training.compile)
     check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
     LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     check_times(config, diffusion)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
+    for hook in config.hooks:
+        HOOKS.build(hook)
     if shapes is not None:
         say(describe_model(config, shapes))
     shards = open_shards(config)
