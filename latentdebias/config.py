@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from latentdebias.batches.batches import DataOptions
+from latentdebias.batches.options import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate

@@ -17,8 +17,9 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
-from latentdebias.batches.batches import LatentBatches
+from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
@@ -34,7 +35,6 @@ from latentdebias.prepare import (
     load_autoencoder_of,
     say,
 )
-from latentdebias.shards.reader import LatentShards
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
@@ -82,7 +82,7 @@ FREE_ON_RESUME = {
         "wandb_project",
     },
     "ema": {"snapshot_every"},
-    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+    "data": {"reader", "shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
 }
 
 
@@ -95,7 +95,7 @@ def check_exportable(config: RunConfig) -> None:
 class Run:
     """A training run, assembled under a started process group; `train` runs it to its end."""
 
-    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
+    def __init__(self, config: RunConfig, shards: TrainingSet) -> None:
         self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
         self.shapes = Shapes(shards.latent_shape, shards.num_classes)
         self.diffusion = build_diffusion(config)
@@ -313,5 +313,7 @@ class Run:
         shards = self.shards.manifest.shards
         return {
             **settings,
+            # The reader is free where it leaves the order to `data.order`; any other says what decides its order.
+            **self.shards.resume_settings(self.plan.world_size),
             "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
         }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import BatchPlan
+from latentdebias.batches.plan import BatchPlan
 from latentdebias.errors import UserError
 from latentdebias.training.deepspeed_options import check_compiled, check_options, check_version, zero_stage
 from latentdebias.training.optimizers import OptimizerSpec

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from latentdebias.backbones.blocks import Where
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import Batch
+from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine
