@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
+from latentdebias.backbones.sized import SizedBackbone
 from latentdebias.batches.batches import plan_batches
 from latentdebias.config import RunConfig
-from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
+from latentdebias.prepare import network_of, open_shards, stated_network
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
 FP32 = 4
@@ -46,7 +46,7 @@ class StateBytes:
 class Plan:
     """A run on `gpus` GPUs; `micro_batch_size` is one GPU's."""
 
-    shapes: Shapes
+    network: SizedBackbone
     gpus: int
     micro_batch_size: int
     parameters: int
@@ -58,28 +58,28 @@ class Plan:
 
 def plan_run(config: RunConfig, gpus: int) -> Plan:
     """Raises `UserError` where the batch cannot be dealt to `gpus`, or neither config nor shards state the shapes."""
-    shapes = stated_shapes(config) or _shapes_of_shards(config)
-    training, spec = config.training, BACKBONES.build(config.model).without_pretrained()
+    network = stated_network(config) or _network_of_shards(config)
+    training, spec = config.training, network.untrained().spec
     dealt = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
     check_deepspeed_options(config.deepspeed)
-    backbone = meta_backbone(config, shapes)
+    backbone = network.on_meta()
     return Plan(
-        shapes=shapes,
+        network=network,
         gpus=gpus,
         micro_batch_size=dealt.micro_batch_size,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
-        flops=forward_flops(spec, shapes.latent_shape, shapes.num_classes),
+        flops=forward_flops(spec, network.latent_shape, network.num_classes),
         activations=activation_bytes(
-            spec, shapes.latent_shape, shapes.num_classes, dealt.micro_batch_size, training.precision
+            spec, network.latent_shape, network.num_classes, dealt.micro_batch_size, training.precision
         ),
         states=[state_bytes(backbone, stage, gpus, len(config.ema.names()), config.deepspeed) for stage in range(4)],
-        bytes_per_sample=sample_bytes(shapes.latent_shape, 2 if config.data.flip else 1),
+        bytes_per_sample=sample_bytes(network.latent_shape, 2 if config.data.flip else 1),
     )
 
 
-def _shapes_of_shards(config: RunConfig) -> Shapes:
+def _network_of_shards(config: RunConfig) -> SizedBackbone:
     shards = open_shards(config)
-    return Shapes(shards.latent_shape, shards.num_classes)
+    return network_of(config, shards.latent_shape, shards.num_classes)
 
 
 def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: Mapping[str, Any]) -> StateBytes:

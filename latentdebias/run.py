@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +16,15 @@ from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.batches.batches import LatentBatches
-from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.config import RunConfig, write_config
+from latentdebias.config.resume import ResumeSettings
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
+from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
-from latentdebias.prepare import (
-    Shapes,
-    batch_plan,
-    build_backbone,
-    build_diffusion,
-    initial_backbone,
-    load_autoencoder_of,
-    say,
-)
+from latentdebias.prepare import Prepared, say
 from latentdebias.shards.reader import LatentShards
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
@@ -40,14 +32,12 @@ from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
 from latentdebias.training.hooks.evaluation import InLoopEvaluation
 from latentdebias.training.hooks.sample_grid import SampleGrid
-from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import open_writers
 from latentdebias.training.monitor.logging_hook import Logging
 from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
 from latentdebias.training.monitor.run_log import RunLog
 from latentdebias.training.monitor.speed import Speedometer, WaitClock, Workload
-from latentdebias.training.optimizers import OPTIMIZERS
 from latentdebias.training.stopping.agreement import Agreement
 from latentdebias.training.stopping.run_lock import run_lock
 from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
@@ -55,30 +45,6 @@ from latentdebias.training.stopping.watchdog import Watchdog
 from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
 
 CHECKPOINTS = "checkpoints"
-
-# Settings that may change between a checkpoint and the run that resumes it.
-FREE_ON_RESUME = {
-    "training": {
-        "steps",
-        "micro_batch_size",
-        "activation_checkpointing",
-        "compile",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "keep_every",
-        "may_change",
-        "max_skipped",
-        "sample_every",
-        "export_every",
-        "stop_within",
-        "hang_timeout",
-        "peak_tflops",
-        "wandb_project",
-    },
-    "ema": {"snapshot_every"},
-    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
-}
 
 
 def check_exportable(config: RunConfig) -> None:
@@ -88,35 +54,36 @@ def check_exportable(config: RunConfig) -> None:
 
 
 class Run:
-    """A training run, assembled under a started process group; `train` runs it to its end."""
+    """A prepared training run, assembled under a started process group; `train` runs it to its end."""
 
-    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
-        self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
-        self.shapes = Shapes(shards.latent_shape, shards.num_classes)
-        self.diffusion = build_diffusion(config)
-        self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
-        training, self.plan = config.training, batch_plan(config)
-        self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.config = prepared, prepared.config
+        self.run_dir, training = Path(self.config.run_dir), self.config.training
+        self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
+        self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
-            OPTIMIZERS.build(config.optimizer),
+            self.config.optimizer,
             training.precision,
             training.grad_clip,
-            config.deepspeed,
+            self.config.deepspeed,
         )
-        self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
+        self.ema = PartitionedEMA(self.engine.fp32_partitions(), self.config.ema)
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
             RunState(self.engine, self.ema),
-            self._settings(),
-            CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.may_change),
+            ResumeSettings(self.config, _data_identity(prepared.shards), training.may_change),
+            CheckpointPolicy(training.keep_checkpoints, training.keep_every),
         )
 
     def _trained_backbone(self) -> nn.Module:
-        backbone, training = initial_backbone(self.config, self.shapes), self.config.training
+        """The network to train: freshly initialised, or with the weights of `init_from`."""
+        backbone, training = self.prepared.network.build(), self.config.training
+        if self.config.init_from is not None:
+            load_initial_weights(backbone, self.config.init_from)
         if training.compile == "blocks":
             compile_blocks(backbone)
         if training.activation_checkpointing == "blocks":
@@ -186,7 +153,7 @@ class Run:
                 self.ema,
                 waited.around(batches),
                 meter,
-                LR_SCHEDULES.build(self.config.lr_schedule),
+                self.config.lr_schedule,
                 options,
                 state,
                 hooks,
@@ -217,10 +184,10 @@ class Run:
                 log.close()
 
     def _workload(self) -> Workload:
-        training, shapes, device = self.config.training, self.shapes, self.engine.device
-        peak = find_peak(device, training.precision, training.peak_tflops)
+        training, network = self.config.training, self.prepared.network
+        peak = find_peak(self.engine.device, training.precision, training.peak_tflops)
         say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
-        flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
+        flops = forward_flops(network.spec, network.latent_shape, network.num_classes)
         flops_per_image = None if flops is None else flops.training()
         return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
@@ -251,64 +218,48 @@ class Run:
 
     def _sample_grid(self, log: RunLog) -> SampleGrid:
         show = functools.partial(log.write_image, "samples")
-        names = self.shards.manifest.class_names
+        names = self.prepared.shards.manifest.class_names
         return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, names, show)
 
     def _evaluation(self, log: RunLog) -> InLoopEvaluation:
-        return InLoopEvaluation(
-            self.run_dir,
-            self._image_sampler,
-            self.config.evaluation,
-            self.shards.manifest.resolution,
-            self.config.ema.first,
-            log.write,
-        )
+        opened, average = self.prepared.evaluation, self.config.ema.first
+        assert opened is not None, "prepare opens what a run with evaluation.every scores against"
+        return InLoopEvaluation(self.run_dir, self._image_sampler, self.config.evaluation, opened, average, log.write)
 
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
-        device = self.engine.device
+        prepared, network = self.prepared, self.prepared.network
+        assert prepared.autoencoder is not None, "prepare opens the autoencoder of a run that draws"
         return ImageSampler(
-            build_backbone(self.config, self.shapes).to(device).eval(),
+            network.untrained().build().to(self.engine.device).eval(),
             self.diffusion,
-            self.normalization,
-            load_autoencoder_of(self.shards, device),
-            self.shapes.latent_shape,
-            self.shapes.num_classes,
+            prepared.normalization,
+            prepared.autoencoder,
+            network.latent_shape,
+            network.num_classes,
         )
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)
 
     def _model_config(self, step: int, average: str) -> ModelConfig:
-        manifest = self.shards.manifest
+        prepared, manifest = self.prepared, self.prepared.shards.manifest
         return ModelConfig(
-            imports=self.config.imports,
-            model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
+            imports=list(self.config.imports),
+            model=BACKBONES.spec_of(prepared.network.untrained().spec),
             diffusion=self.diffusion.spec(),
-            latent_shape=self.shapes.latent_shape,
-            num_classes=self.shapes.num_classes,
+            latent_shape=prepared.network.latent_shape,
+            num_classes=prepared.network.num_classes,
             class_names=manifest.class_names,
-            normalization=self.normalization,
+            normalization=prepared.normalization,
             resolution=manifest.resolution,
             autoencoder=AutoencoderIdentity(**manifest.autoencoder),
             step=step,
             ema=average,
         )
 
-    def _settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
-        # Written out by the registries, a value and the same value left at its default are equal.
-        optimizer = OPTIMIZERS.spec_of(OPTIMIZERS.build(self.config.optimizer))
-        lr_schedule = LR_SCHEDULES.spec_of(LR_SCHEDULES.build(self.config.lr_schedule))
-        plain = {**self.config.plain(), "optimizer": optimizer, "lr_schedule": lr_schedule}
-        settings = {
-            f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "lr_schedule", "training", "ema")
-            for key, value in plain[section].items()
-            if key not in FREE_ON_RESUME.get(section, ())
-        }
-        shards = self.shards.manifest.shards
-        return {
-            **settings,
-            "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
-        }
+
+def _data_identity(shards: LatentShards) -> dict[str, str]:
+    """What tells a checkpoint's data from other data: the sha256 over those of all shards."""
+    digests = "".join(shard.sha256 for shard in shards.manifest.shards)
+    return {"data (sha256)": hashlib.sha256(digests.encode()).hexdigest()}

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 from latentdebias.batches.normalization import LatentNormalization, NormalizationKind
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
-from latentdebias.registry import Spec
-from latentdebias.shards.order import ORDERS
+from latentdebias.registry import option
+from latentdebias.shards.order import ORDERS, SampleOrder
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
 from latentdebias.workers import ErrorsAsValues, outlast_signals, raised
@@ -29,18 +29,33 @@ from latentdebias.workers import ErrorsAsValues, outlast_signals, raised
 class DataOptions:
     """The `data` section of a run config; what is null there is read from the shards' manifest."""
 
-    shards: str
-    cache: str | None = None
-    cache_gb: PositiveFloat = 100.0
-    vae: str | None = None
-    resolution: PositiveInt | None = None
-    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    num_classes: NonNegativeInt | None = None
-    normalization: NormalizationKind = "channel"
-    order: Spec = "shuffle"
-    flip: bool = False
-    label_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
-    workers: NonNegativeInt = 2
+    shards: str = option(
+        "shards/imagenet256", "a folder written by the encoder, or its address: https://..., s3://...", on_resume="free"
+    )
+    cache: str | None = option(
+        None, "a folder for local copies of remote shards, at most cache_gb of them", on_resume="free"
+    )
+    cache_gb: PositiveFloat = option(100.0, "", on_resume="free")
+    vae: str | None = option(
+        None,
+        "what the shards must be, from here to num_classes; null: whatever they are. Stated here, the model can be "
+        "checked without them",
+        on_resume="free",
+    )
+    resolution: PositiveInt | None = option(None, "", on_resume="free")
+    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = option(None, "[C, h, w]", on_resume="free")
+    num_classes: NonNegativeInt | None = option(None, "0: unconditional", on_resume="free")
+    normalization: NormalizationKind = option(
+        "channel", "channel: the set's own mean and std | scaling: the autoencoder's scaling factor"
+    )
+    order: Annotated[SampleOrder, ORDERS.part] = option(
+        ORDERS.build("shuffle"), "blocks is for network storage:  {name: blocks, block: 4096, blocks_in_window: 16}"
+    )
+    flip: bool = option(False, "mirror half of the samples; needs shards encoded with --flip")
+    label_drop: Annotated[float, Field(ge=0, le=1)] = option(
+        0.1, "share of labels replaced by the null class, for classifier-free guidance"
+    )
+    workers: NonNegativeInt = option(2, "processes that read ahead; 0 reads in the training process", on_resume="free")
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,7 @@ class LatentBatches(Dataset[Batch]):
     ) -> None:
         check_flip(options, shards)
         self.shards, self.plan, self.options, self.normalization = shards, plan, options, normalization
-        self.order = ORDERS.build(options.order)
+        self.order = options.order
 
     def __getitem__(self, micro_step: int) -> Batch:
         positions = self.plan.positions(micro_step)

@@ -40,11 +40,11 @@ def _parse() -> argparse.Namespace:
 
 
 def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[str]:
-    shapes, training = plan.shapes, config.training
+    network, training = plan.network, config.training
     steps = arguments.steps or training.steps
     lines = [
-        f"{'model':14s}{config.model['name']}: {plan.parameters / 1e6:.1f}M parameters, latents "
-        f"{tuple(shapes.latent_shape)}, {shapes.num_classes} classes",
+        f"{'model':14s}{config.model_name}: {plan.parameters / 1e6:.1f}M parameters, latents "
+        f"{tuple(network.latent_shape)}, {network.num_classes} classes",
         f"{'shards':14s}{plan.bytes_per_sample * arguments.images / 1e9:.1f} GB for {arguments.images:,} images"
         f"{', mirrored views included' if config.data.flip else ''}",
     ]
