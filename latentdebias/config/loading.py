@@ -10,7 +10,9 @@ from latentdebias.config.run_config import RunConfig
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.registry import load_plugins, validate
 
-CONFIG_DIR = Path(__file__).parents[2] / "configs"
+PACKAGE = Path(__file__).parents[1]
+# An installed package holds the shipped configs; in a checkout they lie beside it.
+CONFIG_DIR = next((folder for folder in [PACKAGE / "configs"] if folder.is_dir()), PACKAGE.parent / "configs")
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:

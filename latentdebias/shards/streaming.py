@@ -14,7 +14,7 @@ import numpy as np
 from webdataset.filters import shuffle
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
 from latentdebias.remote import check_url, member_url, open_url
 from latentdebias.shards.epochs import Share, StoredBatch
@@ -80,13 +80,13 @@ class StreamedShards:
         if seen != piece.stop:
             raise UserError(
                 f"{url} does not hold the {piece.shard.count} samples that its manifest states: it was cut, zeroed or "
-                f"replaced. Check the set where it was made with: python tools/encode.py verify DIRECTORY"
+                f"replaced. Check the set where it was made with: {command('encode')} verify DIRECTORY"
             )
 
     def _array(self, sample: Members, view: str) -> np.ndarray:
         where = f"sample {sample['__key__']} of {sample['__url__']}"
         if view not in sample:
-            raise UserError(f"{where} has no {view}. Check the set with: python tools/encode.py verify DIRECTORY")
+            raise UserError(f"{where} has no {view}. Check the set with: {command('encode')} verify DIRECTORY")
         try:
             return stored_array(sample[view], self.manifest)
         except ValueError as error:
