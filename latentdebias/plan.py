@@ -9,7 +9,7 @@ from torch import nn
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
 from latentdebias.backbones.sized import SizedBackbone
-from latentdebias.batches.batches import plan_batches
+from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import network_of, open_shards, stated_network
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate

@@ -10,15 +10,15 @@ from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_autoencoder, load_this_autoencoder
 from latentdebias.backbones.embeddings import TableTime
 from latentdebias.backbones.sized import SizedBackbone
-from latentdebias.batches.batches import BatchPlan, DataOptions, check_flip, plan_batches
+from latentdebias.batches.loader import check_flip
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.plan import BatchPlan, plan_batches
+from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import check_draw
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
-from latentdebias.shards.cache import ShardCache
-from latentdebias.shards.reader import LatentShards
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options
 from latentdebias.training.hooks.evaluation import OpenedEvaluation, open_evaluation
@@ -34,7 +34,7 @@ class Prepared:
     """
 
     config: RunConfig
-    shards: LatentShards
+    shards: TrainingSet
     network: SizedBackbone
     diffusion: Diffusion
     normalization: LatentNormalization
@@ -141,10 +141,10 @@ def check_times(config: RunConfig, diffusion: Diffusion) -> None:
         )
 
 
-def open_shards(config: RunConfig) -> LatentShards:
+def open_shards(config: RunConfig) -> TrainingSet:
     """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
     data = config.data
-    shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
+    shards = data.reader.open(data)
     manifest = shards.manifest
     stated = {
         "data.vae": (data.vae, manifest.autoencoder["id"]),
@@ -161,26 +161,13 @@ def open_shards(config: RunConfig) -> LatentShards:
     return shards
 
 
-def _local_shards(data: DataOptions) -> LatentShards:
-    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
-
-
-def _remote_shards(data: DataOptions) -> LatentShards:
-    if data.cache is None:
-        raise UserError(
-            f"data.shards {data.shards!r} is an address, and its shards are read through local copies; name a folder "
-            f"for them, one a set: --set data.cache=FOLDER"
-        )
-    return ShardCache(data.shards, data.cache, int(data.cache_gb * 1e9)).open()
-
-
 def say(line: str) -> None:
     """Print on rank 0."""
     if distributed.rank() == 0:
         print(line, flush=True)
 
 
-def load_autoencoder_of(shards: LatentShards, device: torch.device) -> Autoencoder:
+def load_autoencoder_of(shards: TrainingSet, device: torch.device) -> Autoencoder:
     """The autoencoder that made the shards."""
     made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
     return load_this_autoencoder(made_with, made_with.id, device)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
-from latentdebias.batches.batches import LatentBatches
+from latentdebias.batches.loader import LatentBatches
+from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.config.resume import ResumeSettings
 from latentdebias.drawing.image_sampler import ImageSampler
@@ -25,7 +27,6 @@ from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
 from latentdebias.prepare import Prepared, say
-from latentdebias.shards.reader import LatentShards
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
@@ -75,7 +76,7 @@ class Run:
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
             RunState(self.engine, self.ema),
-            ResumeSettings(self.config, _data_identity(prepared.shards), training.may_change),
+            ResumeSettings(self.config, _data_identity(prepared.shards, self.plan.world_size), training.may_change),
             CheckpointPolicy(training.keep_checkpoints, training.keep_every),
         )
 
@@ -259,7 +260,8 @@ class Run:
         )
 
 
-def _data_identity(shards: LatentShards) -> dict[str, str]:
-    """What tells a checkpoint's data from other data: the sha256 over those of all shards."""
+def _data_identity(shards: TrainingSet, world_size: int) -> dict[str, Any]:
+    """What tells a checkpoint's samples from others, besides options: the data, and what decides its order."""
     digests = "".join(shard.sha256 for shard in shards.manifest.shards)
-    return {"data (sha256)": hashlib.sha256(digests.encode()).hexdigest()}
+    sha256 = hashlib.sha256(digests.encode()).hexdigest()
+    return {"data (sha256)": sha256, **shards.resume_settings(world_size)}

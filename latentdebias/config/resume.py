@@ -14,11 +14,13 @@ MISSING = "not set"
 class ResumeSettings:
     """The settings of a run that its checkpoints record, as flat `section.key: value`.
 
-    `extra` holds what is no option, such as the sha256 of the data. Settings named in `may_change` may differ.
+    `extra` holds what is no option with the policy "same", such as the sha256 of the data. Settings named in
+    `may_change` may differ.
     """
 
     def __init__(self, config: RunConfig, extra: Mapping[str, Any], may_change: Collection[str] = ()) -> None:
-        self.extra, self.may_change = dict(extra), set(may_change)
+        assert not any(map(_is_option, extra)), "an option is recorded by its policy alone"
+        self.may_change = set(may_change)
         self.recorded: dict[str, Any] = {**_settings(config), **extra}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
@@ -26,26 +28,22 @@ class ResumeSettings:
 
         Raises `UserError` for a recorded setting that this version does not know.
         """
-        options = {key: value for key, value in saved.items() if key not in self.extra and "." in key}
-        theirs = {**_settings(_config_of(options)), **{key: saved.get(key) for key in self.extra}}
+        options = {name: value for name, value in saved.items() if _is_option(name)}
+        theirs = {**_settings(_config_of(options)), **{name: saved[name] for name in saved.keys() - options.keys()}}
         names = [*self.recorded, *(name for name in theirs if name not in self.recorded)]
-        return [
-            line
-            for name in names
-            if name not in self.may_change
-            for line in _compared(name, theirs.get(name, MISSING), self.recorded.get(name, MISSING))
-        ]
+        pairs = ((name, theirs.get(name, MISSING), self.recorded.get(name, MISSING)) for name in names)
+        return [line for pair in pairs for line in self._compared(*pair)]
 
-
-def _compared(name: str, there: Any, now: Any) -> list[str]:
-    """In words how a setting differs, field by field where both are parts of one name; empty where it does not."""
-    if there == now:
-        return []
-    if isinstance(there, dict) and isinstance(now, dict):
-        if there.get("name") == now.get("name"):
-            return [line for key in now for line in _compared(f"{name}.{key}", there.get(key, MISSING), now[key])]
-        there, now = there.get("name", there), now.get("name", now)
-    return [f"{name}: {there!r} there, {now!r} now"]
+    def _compared(self, name: str, there: Any, now: Any) -> list[str]:
+        """In words how a setting differs, field by field where both are parts of one name; empty where it does not."""
+        if there == now or name in self.may_change:
+            return []
+        if isinstance(there, dict) and isinstance(now, dict):
+            if there.get("name") == now.get("name"):
+                fields = (self._compared(f"{name}.{key}", there.get(key, MISSING), now[key]) for key in now)
+                return [line for lines in fields for line in lines]
+            there, now = there.get("name", there), now.get("name", now)
+        return [f"{name}: {there!r} there, {now!r} now"]
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
@@ -57,6 +55,15 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         free = {each.name for each in dataclasses.fields(section) if each.metadata.get("on_resume", "same") == "free"}
         found |= {f"{field.name}.{key}": value for key, value in plain(section).items() if key not in free}
     return found
+
+
+def _is_option(name: str) -> bool:
+    """Whether `section.key` is an option whose policy is "same", or one that this version does not know."""
+    section, _, key = name.partition(".")
+    default = getattr(RunConfig(), section, None)
+    if default is None or not key or "." in key:
+        return False
+    return all(each.name != key or each.metadata.get("on_resume") != "free" for each in dataclasses.fields(default))
 
 
 def _config_of(flat: Mapping[str, Any]) -> RunConfig:

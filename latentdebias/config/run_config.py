@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import yaml
 
 from latentdebias.backbones import BACKBONES, BackboneSpec
-from latentdebias.batches.batches import DataOptions
+from latentdebias.batches.options import DataOptions
 from latentdebias.diffusion import (
     SCHEDULES,
     TARGETS,

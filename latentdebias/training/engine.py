@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.backbones.blocks import repeated_blocks
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import BatchPlan
+from latentdebias.batches.plan import BatchPlan
 from latentdebias.errors import UserError
 from latentdebias.training.checkpoints.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
 from latentdebias.training.deepspeed_options import check_options, zero_stage

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import Batch
+from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.registry import option
 from latentdebias.training.checkpoints.checkpoint import Checkpoints
