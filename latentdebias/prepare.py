@@ -47,7 +47,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Open the run's data and check its config against it; `UserError` for whatever would end the run later."""
     training = config.training
-    check_deepspeed_options(config.deepspeed)
+    check_deepspeed_options(config.deepspeed, training.compile)
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
     diffusion = config.diffusion.build()
     check_times(config, diffusion)

@@ -37,6 +37,7 @@ class DataOptions:
     resolution: PositiveInt | None = option(None, "", on_resume="free")
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = option(None, "[C, h, w]", on_resume="free")
     num_classes: NonNegativeInt | None = option(None, "0: unconditional", on_resume="free")
+    num_images: PositiveInt | None = option(None, "for plan alone, while there are no shards yet", on_resume="free")
     normalization: NormalizationKind = option(
         "channel", "channel: the set's own mean and std | scaling: the autoencoder's scaling factor"
     )

@@ -24,6 +24,7 @@ from latentdebias.diffusion import (
 from latentdebias.files import publish
 from latentdebias.registry import option, plain
 from latentdebias.training.ema import EMAOptions
+from latentdebias.training.hooks import HOOKS, HookSpec
 from latentdebias.training.hooks.evaluation import EvaluationOptions
 from latentdebias.training.hooks.sample_grid import SamplingOptions
 from latentdebias.training.lr_schedules import LR_SCHEDULES, LRSchedule
@@ -95,6 +96,9 @@ class RunConfig:
         EvaluationOptions,
         "scores of images drawn with the EMA weights while training, in evaluation/ and the log",
         on_resume="free",
+    )
+    hooks: tuple[Annotated[HookSpec, HOOKS.part], ...] = option(
+        (), "hooks of your own, named by modules in imports, that run after every update", on_resume="free"
     )
     deepspeed: dict[str, Any] = option(
         lambda: {"zero_optimization": {"stage": 1}}, "raw DeepSpeed options, checked as well", on_resume="free"
