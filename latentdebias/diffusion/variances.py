@@ -19,7 +19,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion.broadcasting import over_batch
-from latentdebias.diffusion.schedules import DiscreteSchedule, Schedule
+from latentdebias.diffusion.schedules import DiscreteSchedule, Schedule, betas_of, previous_of
 from latentdebias.errors import UserError
 from latentdebias.registry import Registry
 
@@ -121,8 +121,7 @@ def reverse_step(schedule: DiscreteSchedule, device: torch.device, dtype: torch.
     beta_tilde is 0 at t = 0; its log is taken from t = 1 there, as in the published codes.
     """
     alphas_cumprod = schedule.alphas_cumprod
-    previous = torch.cat([torch.ones_like(alphas_cumprod[:1]), alphas_cumprod[:-1]])
-    beta = 1 - alphas_cumprod / previous
+    previous, beta = previous_of(alphas_cumprod), betas_of(alphas_cumprod)
     mean_x0 = previous.sqrt() * beta / (1 - alphas_cumprod)
     beta_tilde = beta * (1 - previous) / (1 - alphas_cumprod)
     beta_tilde[0] = beta_tilde[min(1, len(beta) - 1)]

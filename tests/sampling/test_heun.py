@@ -9,7 +9,7 @@ from gaussian import integrate, posterior_mean
 from latentdebias import Diffusion
 from latentdebias.sampling import SAMPLERS, image_generator
 from latentdebias.sampling.denoiser import Denoiser
-from latentdebias.sampling.heun import Heun, nearest
+from latentdebias.sampling.heun import Heun
 
 
 def algorithm_2(levels, round_level, denoise, steps, churn=0.0, tmin=0.0, tmax=math.inf, s_noise=1.0, count=3):
@@ -72,7 +72,7 @@ def test_on_the_edm_schedule_nothing_is_rounded():
     levels = Heun().levels(d.schedule, 18)
     torch.testing.assert_close(torch.tensor(levels), torch.tensor(karras_levels(18, 0.002, 80)))
     for level in levels:
-        assert nearest(d.schedule, level).s == pytest.approx(level, rel=1e-9)
+        assert Heun().rounded(d.schedule, level).s == pytest.approx(level, rel=1e-9)
 
 
 def test_one_step_and_the_range_given():

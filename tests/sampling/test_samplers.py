@@ -56,8 +56,9 @@ def test_on_a_mixture_of_gaussians_the_order_is_the_same(sampler, order):
     means, shares = torch.tensor([-1.0, 0.3, 1.5]).double(), torch.tensor([0.3, 0.5, 0.2]).double()
 
     def posterior_mean_of_mixture(z, t, labels):
-        alpha, sigma = d.schedule.alpha_sigma(t, torch.float64)
-        variance, offset = alpha**2 * S**2 + sigma**2, z[..., None] - alpha * means
+        level = d.schedule.level(t, torch.float64)
+        alpha = level.alpha
+        variance, offset = alpha**2 * S**2 + level.sigma**2, z[..., None] - alpha * means
         responsibility = (shares.log() - offset**2 / (2 * variance)).softmax(-1)
         return (responsibility * (means + alpha * S**2 / variance * offset)).sum(-1)
 
@@ -111,7 +112,7 @@ def test_other_seeds_are_other_images():
     [
         ("euler", "linear", "choose sampler ddim"),
         ({"name": "ddpm", "variance": "learned"}, "linear", "fixed variance"),
-        ("heun", {"name": "linear", "num_timesteps": 20}, "has 20"),
+        ("heun", {"name": "linear", "num_timesteps": 24}, "has 24"),
     ],
 )
 def test_what_a_sampler_cannot_draw_is_refused(sampler, schedule, words):
