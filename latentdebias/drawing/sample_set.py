@@ -5,13 +5,11 @@ b modulo world size, always as one batch, for kernels differ in the last bit bet
 finds all blocks there writes the formats asked for and `grid.png`, and removes the blocks.
 """
 
-import fcntl
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, save_g
 from latentdebias.drawing.sample_blocks import SampleBlocks
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, SampleFormat
 from latentdebias.errors import UserError
-from latentdebias.files import publish, published, write_errors
+from latentdebias.files import publish, published, read_json, try_lock, write_errors
 
 RECORD = "sampling.json"
 BLOCKS = "blocks"
@@ -65,7 +63,8 @@ class SampleSet:
         if not path.exists():
             publish(path, record)
         # Read back in any case: another rank may have begun at the same moment, with other options.
-        _refuse_another(self.out, _read_record(path), json.loads(record))
+        begun = read_json(path, "Choose another --out, or draw anew with --replace.")
+        _refuse_another(self.out, begun, json.loads(record))
 
     def draw(self, sampler: ImageSampler, rank: int = 0, world_size: int = 1) -> None:
         """Draw this rank's blocks, but for those that are there; they are written while the next one is drawn."""
@@ -86,14 +85,16 @@ class SampleSet:
 
     def finish(self, resolution: int) -> bool:
         """Write formats and grid once all blocks are there; False while some are not, or another process writes."""
-        with _lock(self.out) as mine:
-            if not mine:
+        with write_errors(self.out / RECORD):
+            lock = try_lock(self.out / RECORD)
+            if lock is None:
                 return False
-            if not self.finished:
-                if self.blocks.missing():
-                    return False
-                self._write_outputs(resolution)
-            shutil.rmtree(self.out / BLOCKS, ignore_errors=True)
+            with lock:
+                if not self.finished:
+                    if self.blocks.missing():
+                        return False
+                    self._write_outputs(resolution)
+                shutil.rmtree(self.out / BLOCKS, ignore_errors=True)
         return True
 
     def _missing_outputs(self) -> list[str]:
@@ -141,13 +142,6 @@ def remove_sample_set(out: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Choose another --out, or draw anew with --replace.") from None
-
-
 def _refuse_another(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     fields = [name for name in {**old, **new} if name not in DOES_NOT_DECIDE_THE_BYTES]
     if differing := [name for name in fields if old.get(name) != new.get(name)]:
@@ -163,15 +157,3 @@ def _refuse_another(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[bool]:
-    """Whether this process, alone, may write the outputs; the lock goes with the process, so a kill leaves none."""
-    with write_errors(out / RECORD), (out / RECORD).open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

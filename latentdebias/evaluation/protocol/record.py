@@ -10,12 +10,11 @@ from typing import Any
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.drawing.image_sampler import DrawOptions
-from latentdebias.errors import UserError
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.metric import METRICS, Metric
 from latentdebias.evaluation.protocol.intervals import Interval
-from latentdebias.files import publish
+from latentdebias.files import publish, read_json
 from latentdebias.images.preprocess import PREPROCESSING
 from latentdebias.registry import plain, validate
 from latentdebias.sampling import SAMPLERS
@@ -121,13 +120,7 @@ class ProtocolRecord:
     @classmethod
     def read(cls, path: Path) -> "ProtocolRecord":
         """The record in a JSON file; `UserError` where there is none."""
-        try:
-            values = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} cannot be read as an evaluation ({error}). Write one with: tools/evaluate.py --out {path}"
-            ) from None
-        return validate(cls, values, str(path))
+        return validate(cls, read_json(path, f"Write one with: tools/evaluate.py --out {path}"), str(path))
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all; `UserError` where `path` cannot be written."""

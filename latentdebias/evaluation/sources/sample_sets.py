@@ -1,7 +1,6 @@
 """Images that tools/sample.py drew: where they lie in its folder, and how its record says they were drawn."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 from latentdebias.drawing.image_sampler import DrawOptions
@@ -9,6 +8,7 @@ from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
 from latentdebias.drawing.sample_set import RECORD
 from latentdebias.errors import UserError
 from latentdebias.evaluation.protocol.record import SamplingProtocol
+from latentdebias.files import read_json
 from latentdebias.registry import validate
 
 
@@ -31,8 +31,8 @@ def protocol_of(samples: Path) -> SamplingProtocol | None:
     path = samples / RECORD
     if not path.is_file():
         return None
+    record = read_json(path, "Move it away to score the images without it.")
     try:
-        record = json.loads(path.read_text())
         options = {each.name: record[each.name] for each in dataclasses.fields(DrawOptions)}
         weaker = record["autoguidance"]
         return SamplingProtocol.of(

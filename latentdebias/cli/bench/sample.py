@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from bench_encode import RANDOM_SD, random_sd
-from devices import default_device, open_device
 from diffusers import DDIMScheduler
 from torch import Tensor
 from tqdm import tqdm
@@ -18,6 +17,8 @@ from tqdm import tqdm
 from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
 from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.cli.bench.encode import RANDOM_SD, random_sd
+from latentdebias.devices import default_device, open_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, labels_in_turn
 
@@ -52,7 +53,7 @@ class PlainLoop:
             to_uint8(self.sampler.autoencoder.decode(self.sampler.normalization.denormalize(z))).cpu()
 
     def _denoise(self, labels: Tensor) -> Tensor:
-        scheduler = DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing")
+        scheduler: Any = DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing")
         scheduler.set_timesteps(self.options.steps, device=labels.device)
         z = torch.randn(len(labels), *self.sampler.latent_shape, device=labels.device)
         null = torch.full_like(labels, NUM_CLASSES)

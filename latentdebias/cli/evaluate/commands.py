@@ -7,10 +7,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from devices import open_device
-from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
-
 from latentdebias.autoencoders import load_autoencoder
+from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.devices import open_device
 from latentdebias.drawing.image_sampler import check_draw, labels_in_turn
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.evaluation.evaluator import extract

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import get_args
 
 import yaml
-from devices import default_device, open_device
 
 from latentdebias.backbones.spec import Precision
+from latentdebias.devices import default_device, open_device
 from latentdebias.distributed import local_rank
 from latentdebias.drawing.image_sampler import DrawOptions, check_draw
 from latentdebias.errors import UserError, legal_choices
