@@ -152,7 +152,7 @@ class Linear(DiscreteSchedule):
             raise UserError(
                 f"beta_end {self.beta_end} is multiplied by 1000 / {self.num_timesteps}, for so many timesteps, and "
                 f"a beta must be below 1; choose num_timesteps above {1000 * self.beta_end:g}, a smaller beta_end, or "
-                f"beta_range diffusers, which multiplies by nothing"
+                f"beta_range diffusers, which leaves it as it is"
             )
 
     def ends(self) -> tuple[float, float]:
