@@ -9,7 +9,7 @@ from torch import nn
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
-from latentdebias.batches.batches import plan_batches
+from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate

@@ -78,7 +78,7 @@ def _held(run):
     parameters = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
     moments = [value for state in adamw.state.values() for value in state.values() if torch.is_tensor(value)]
     averages = [tensor for average in run.ema.averages.values() for tensor in average]
-    tensors = [*parameters, *moments, *run.engine.fp32_partitions(), *averages]
+    tensors = [*parameters, *moments, *run.zero_state.partitions, *averages]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 

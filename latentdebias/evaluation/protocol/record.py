@@ -10,6 +10,7 @@ from typing import Any
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.drawing.image_sampler import DrawOptions
+from latentdebias.errors import command
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.metric import METRICS, Metric
@@ -120,7 +121,7 @@ class ProtocolRecord:
     @classmethod
     def read(cls, path: Path) -> "ProtocolRecord":
         """The record in a JSON file; `UserError` where there is none."""
-        return validate(cls, read_json(path, f"Write one with: tools/evaluate.py --out {path}"), str(path))
+        return validate(cls, read_json(path, f"Write one with: {command('evaluate')} --out {path}"), str(path))
 
     def write(self, path: Path) -> None:
         """Write the record as JSON, whole or not at all; `UserError` where `path` cannot be written."""
