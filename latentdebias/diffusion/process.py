@@ -32,22 +32,24 @@ RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The parts of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
+    """The terms of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
 
     squared_error: Tensor
     bound: Tensor
 
     @property
     def total(self) -> Tensor:
+        """The loss `(B,)`: the sum of its terms."""
         return self.squared_error + self.bound
 
 
 class Diffusion:
     """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared error.
 
-    Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object.
-    With a learned `variance` the network answers in two channels for each of z. Raises `UserError` where target or
-    weighting is infinite somewhere on the schedule, or the variance means nothing on it.
+    Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object. A
+    timestep t is a position on the schedule, as `sample_timesteps` draws them: 0 to T - 1 on a discrete one, 0 to 1 on
+    a continuous one. With a learned `variance` the network's output has two channels for each of z. Raises `UserError`
+    where target or weighting is infinite somewhere on the schedule, or the variance means nothing on it.
     """
 
     def __init__(
@@ -104,19 +106,19 @@ class Diffusion:
         }
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Signal scale: `(B,)` -> `(B,)`, fp32."""
+        """The signal scale alpha at t: `(B,)` -> `(B,)`, fp32."""
         return self.schedule.level(t).alpha
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise scale: `(B,)` -> `(B,)`, fp32."""
+        """The noise scale sigma at t: `(B,)` -> `(B,)`, fp32."""
         return self.schedule.level(t).sigma
 
     def snr(self, t: Tensor) -> Tensor:
-        """alpha^2 / sigma^2: `(B,)` -> `(B,)`, fp32."""
+        """The signal-to-noise ratio alpha^2 / sigma^2 at t: `(B,)` -> `(B,)`, fp32."""
         return self.schedule.level(t, torch.float64).snr.float()
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """The weight on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
+        """The weight at t on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
         if not isinstance(self.schedule, DiscreteSchedule):
             return self.weighting.weight_of_target(self.target, self.schedule.level(t)) * self._weight_scale
         if t.device not in self._weight_tables:
@@ -125,12 +127,12 @@ class Diffusion:
         return self._weight_tables[t.device][t.long()]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
+        """The noisy z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
         level = self._level(t, x0)
         return level.alpha * x0 + level.sigma * eps
 
     def target_of(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """y = a x0 + b eps, what the network should predict: `(B, ...)` -> `(B, ...)`."""
+        """The target y = a x0 + b eps that the network should predict: `(B, ...)` -> `(B, ...)`."""
         return self.target.of(x0, eps, self._level(t, x0))
 
     def to_x0(self, y: Tensor, z: Tensor, t: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ class Diffusion:
         return self.schedule.model_time(t)
 
     def model_input(self, z: Tensor, t: Tensor) -> Tensor:
-        """What the network is shown of z: z itself, or c_in z under the edm target: `(B, ...)` -> `(B, ...)`."""
+        """The network's input: z itself, or c_in z under target edm: `(B, ...)` -> `(B, ...)`."""
         return over_batch(self.target.input_scale(self.schedule.level(t, z.dtype)), z) * z
 
     def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -165,10 +167,10 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """w(t) |model(z_t, t, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
+        """The loss w(t) |model(z_t, time, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
 
-        A learned variance adds its bound. t and eps are drawn from torch's global generator where not given; without
-        y, `model(z_t, t)` is called.
+        The model is called with `model_input`, `model_time` and, where given, labels y. A learned variance adds its
+        bound. t and eps are drawn from torch's global generator where not given.
         """
         return self.loss_terms(model, x0, y, t, eps).total
 
@@ -180,7 +182,10 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """The loss of `loss` in its parts; the weight is on the squared error alone."""
+        """The two terms of the loss, each `(B,)` fp32: the weighted squared error, and the bound of a learned variance.
+
+        The arguments are those of `loss`.
+        """
         if t is None:
             count = len(x0)
             row = torch.arange(count, device=x0.device)
