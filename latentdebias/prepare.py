@@ -20,6 +20,7 @@ from latentdebias.models.init_from import check_initial_weights, differences, lo
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.shards.cache import ShardCache
+from latentdebias.shards.completeness import refuse_absent
 from latentdebias.shards.order import ORDERS
 from latentdebias.shards.reader import LatentShards
 from latentdebias.training.deepspeed_options import zero_stage
@@ -121,7 +122,8 @@ def open_shards(config: RunConfig) -> LatentShards:
 
 
 def _local_shards(data: DataOptions) -> LatentShards:
-    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    refuse_absent(Path(data.shards), data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    return LatentShards(data.shards)
 
 
 def _remote_shards(data: DataOptions) -> LatentShards:
