@@ -49,6 +49,7 @@ class RunConfig:
     ema: EMAOptions
     sampling: SamplingOptions
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    hooks: list[Spec] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from latentdebias.registry import load_plugins
 from latentdebias.sampling import SAMPLERS
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options
+from latentdebias.training.hooks import HOOKS
 from latentdebias.training.hooks.evaluation import check_evaluation
 from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import check_wandb
@@ -123,13 +124,15 @@ def open_shards(config: RunConfig) -> TrainingSet:
 def prepare(config: RunConfig) -> TrainingSet:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
-    check_deepspeed_options(config.deepspeed)
+    check_deepspeed_options(config.deepspeed, config.training.compile)
     check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
     LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     check_times(config, diffusion)
     SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
+    for hook in config.hooks:
+        HOOKS.build(hook)
     READERS.build(config.data.reader)
     if shapes is not None:
         say(describe_model(config, shapes))
