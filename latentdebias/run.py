@@ -82,7 +82,18 @@ FREE_ON_RESUME = {
         "wandb_project",
     },
     "ema": {"snapshot_every"},
-    "data": {"reader", "shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+    "data": {
+        "reader",
+        "shards",
+        "cache",
+        "cache_gb",
+        "workers",
+        "vae",
+        "resolution",
+        "latent_shape",
+        "num_classes",
+        "num_images",
+    },
 }
 
 

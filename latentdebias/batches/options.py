@@ -21,6 +21,7 @@ class DataOptions:
     resolution: PositiveInt | None = option(None, "pixels of an image's side", "free")
     latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = option(None, "[C, h, w]", "free")
     num_classes: NonNegativeInt | None = option(None, "0: unconditional", "free")
+    num_images: PositiveInt | None = option(None, "for plan alone, while there are no shards yet", "free")
     normalization: NormalizationKind = option(
         "channel", "channel: the set's own mean and std | scaling: the autoencoder's scaling factor"
     )
