@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from latentdebias.config.run_config import RunConfig
+from latentdebias.diffusion.spec_versions import of_version_1
 from latentdebias.errors import UserError
 from latentdebias.registry import plain, validate
 
@@ -23,13 +24,16 @@ class ResumeSettings:
         self.may_change = set(may_change)
         self.recorded: dict[str, Any] = {**_settings(config), **extra}
 
-    def differences(self, saved: Mapping[str, Any]) -> list[str]:
-        """Each setting that a checkpoint recorded otherwise, in words; a setting that it lacks had its default.
+    def differences(self, saved: Mapping[str, Any], version: int) -> list[str]:
+        """Each setting that a checkpoint of format `version` recorded otherwise, in words; one that it lacks had its default.
 
         Raises `UserError` for a recorded setting that this version does not know.
         """
         options = {name: value for name, value in saved.items() if _is_option(name)}
-        theirs = {**_settings(_config_of(options)), **{name: saved[name] for name in saved.keys() - options.keys()}}
+        theirs = {
+            **_settings(_config_of(options, version)),
+            **{name: saved[name] for name in saved.keys() - options.keys()},
+        }
         names = [*self.recorded, *(name for name in theirs if name not in self.recorded)]
         pairs = ((name, theirs.get(name, MISSING), self.recorded.get(name, MISSING)) for name in names)
         return [line for pair in pairs for line in self._compared(*pair)]
@@ -66,12 +70,14 @@ def _is_option(name: str) -> bool:
     return all(each.name != key or each.metadata.get("on_resume") != "free" for each in dataclasses.fields(default))
 
 
-def _config_of(flat: Mapping[str, Any]) -> RunConfig:
-    """A config with these settings and otherwise the defaults."""
+def _config_of(flat: Mapping[str, Any], version: int) -> RunConfig:
+    """A config with these settings, which format `version` states, and otherwise the defaults."""
     sections: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():
         section, key = name.split(".", 1)
         sections.setdefault(section, {})[key] = value
+    if version == 1:
+        sections["diffusion"] = of_version_1(sections.get("diffusion", {}))
     try:
         return validate(RunConfig, sections, "the checkpoint's settings")
     except UserError as error:

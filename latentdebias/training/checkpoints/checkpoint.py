@@ -24,6 +24,8 @@ from latentdebias.training.checkpoints.run_state import RunState, SavedState, St
 from latentdebias.training.stopping.agreement import cpu_group
 
 COMMIT = "COMMIT.json"
+FORMAT_VERSION = 2
+"""Version 1 named no version, and recorded a schedule `linear` of other than 1000 timesteps in another meaning."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Settings(Protocol):
     def recorded(self) -> Mapping[str, Any]:
         """The settings by name, as JSON holds them."""
 
-    def differences(self, saved: Mapping[str, Any]) -> list[str]:
-        """Each setting that a checkpoint recorded otherwise, in words."""
+    def differences(self, saved: Mapping[str, Any], version: int) -> list[str]:
+        """Each setting that a checkpoint of format `version` recorded otherwise, in words."""
 
 
 class Checkpoints:
@@ -87,7 +89,7 @@ class Checkpoints:
         if found is None:
             return 0
         commit = json.loads((found / COMMIT).read_text())
-        self._refuse_other_settings(found, commit["settings"])
+        self._refuse_other_settings(found, commit)
         try:
             saved = SavedState([found / name for name in commit["sha256"]])
         except SafetensorError as error:
@@ -116,6 +118,7 @@ class Checkpoints:
         digests = self._on_all_ranks(temporary, lambda: self._write_share(share, temporary))
         sha256 = {_file_name(rank): digest for rank, digest in enumerate(digests)}
         record = {
+            "format_version": FORMAT_VERSION,
             "step": step,
             "settings": self.settings.recorded,
             "zero_stage": self.state.zero_state.zero_stage,
@@ -201,8 +204,8 @@ class Checkpoints:
             )
         return None
 
-    def _refuse_other_settings(self, found: Path, saved: Mapping[str, Any]) -> None:
-        differences = self.settings.differences(saved)
+    def _refuse_other_settings(self, found: Path, commit: Mapping[str, Any]) -> None:
+        differences = self.settings.differences(commit["settings"], commit.get("format_version", 1))
         if differences:
             raise UserError(
                 f"Checkpoint {found} was written under other settings ({'; '.join(differences)}); restore them to "
