@@ -18,6 +18,13 @@ def not_negative(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number above 0 and up to 1."""
+    if not 0 < float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share: it must be above 0, and at most 1")
+    return float(text)
+
+
 def names(text: str) -> tuple[str, ...]:
     """Words separated by commas."""
     return tuple(text.split(","))
