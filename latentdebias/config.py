@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from latentdebias.batches.batches import DataOptions
+from latentdebias.batches.options import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, validate
@@ -49,6 +49,7 @@ class RunConfig:
     ema: EMAOptions
     sampling: SamplingOptions
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    hooks: list[Spec] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import pydantic
@@ -52,6 +52,10 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """Every registered name, presets among them, sorted."""
         return sorted(self._entries)
+
+    def newest_first(self) -> Iterator[T]:
+        """Every entry with its default options, the one registered last first."""
+        return (self.build(name) for name in reversed(list(self._entries)))
 
     @property
     def part(self) -> pydantic.PlainValidator:

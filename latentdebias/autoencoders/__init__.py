@@ -10,7 +10,7 @@ from latentdebias.autoencoders.autoencoder import (
     to_uint8,
 )
 from latentdebias.autoencoders.diffusers_folder import DEFAULT_AUTOENCODER, DiffusersAutoencoder
-from latentdebias.autoencoders.loading import load_autoencoder, load_this_autoencoder
+from latentdebias.autoencoders.loading import load_autoencoder, load_this_autoencoder, stored_form
 from latentdebias.autoencoders.pixels import PIXELS, PixelAutoencoder
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "StoredDtype",
     "load_autoencoder",
     "load_this_autoencoder",
+    "stored_form",
     "to_uint8",
 ]

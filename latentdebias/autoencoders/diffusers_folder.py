@@ -82,7 +82,7 @@ def load_diffusers_folder(
 
     Raises `UserError` where a file is damaged, or the class is none of the `FAMILIES`.
     """
-    kind = _class_name(folder, id_or_dir)
+    kind = class_name(folder, id_or_dir)
     import diffusers  # takes seconds, which nobody should wait for who encodes pixels or asks for --help
 
     try:
@@ -107,8 +107,11 @@ def load_diffusers_folder(
     return DiffusersAutoencoder(vae, identity, device)
 
 
-def _class_name(folder: Path, id_or_dir: str) -> str:
-    """The class that the config names; files older than that key are of `AutoencoderKL`."""
+def class_name(folder: Path, id_or_dir: str) -> str:
+    """The class, one of the `FAMILIES`, that the config in `folder` names; one without that key is of `AutoencoderKL`.
+
+    Raises `UserError` for another class, or a damaged config.
+    """
     config = read_json(folder / CONFIG, f"If it is cut short, fetch it again: hf download {id_or_dir}")
     kind = str(config.get("_class_name", "AutoencoderKL"))
     if kind not in FAMILIES:

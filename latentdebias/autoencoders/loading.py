@@ -4,11 +4,19 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from latentdebias.autoencoders.autoencoder import AUTOENCODERS, Autoencoder, AutoencoderIdentity
-from latentdebias.autoencoders.diffusers_folder import CONFIG, DEFAULT_AUTOENCODER, WEIGHTS, load_diffusers_folder
+from latentdebias.autoencoders.autoencoder import AUTOENCODERS, Autoencoder, AutoencoderIdentity, Posterior, StoredDtype
+from latentdebias.autoencoders.diffusers_folder import (
+    CONFIG,
+    DEFAULT_AUTOENCODER,
+    FAMILIES,
+    WEIGHTS,
+    DiffusersAutoencoder,
+    class_name,
+    load_diffusers_folder,
+)
 from latentdebias.errors import UserError
 
 
@@ -44,6 +52,31 @@ def load_this_autoencoder(made_with: AutoencoderIdentity, name_or_path: str, dev
             f"and they come from {made_with}. Say where that one is: --vae ID_OR_DIR"
         )
     return autoencoder
+
+
+def stored_form(name_or_path: str) -> tuple[Posterior, StoredDtype] | None:
+    """What an autoencoder's `encode` gives, and the dtype that shards keep it in.
+
+    A registered autoencoder is loaded for it; of a folder or a hub id only the config is read. None where that is not
+    on this machine: nothing is downloaded.
+    """
+    if name_or_path in AUTOENCODERS.names():
+        autoencoder = load_autoencoder(name_or_path)
+        return autoencoder.posterior, autoencoder.stored_dtype
+    for name in (CONFIG, f"vae/{CONFIG}"):
+        path = Path(name_or_path, name) if Path(name_or_path).is_dir() else _cached(name_or_path, name)
+        if path is not None and path.is_file():
+            return FAMILIES[class_name(path.parent, name_or_path)].posterior, DiffusersAutoencoder.stored_dtype
+    return None
+
+
+def _cached(hub_id: str, name: str) -> Path | None:
+    """A file of the hub's that was downloaded before."""
+    try:
+        path = try_to_load_from_cache(hub_id, name)
+    except HFValidationError:
+        return None
+    return Path(path) if isinstance(path, str) else None
 
 
 def _autoencoder_folder(id_or_dir: str) -> Path:

@@ -15,13 +15,15 @@ def parser() -> argparse.ArgumentParser:
     )
     add_config_arguments(parser)
     parser.add_argument("--gpus", type=positive, required=True, metavar="N", help="of all machines together")
-    gpus = "a10, a100, b200, h100, h100-nvl, h100-pcie, h200, h200-nvl, l4, l40s, mi250x, mi300x, rtx3090, rtx4090, rtx5090, v100, v100-pcie; default h100"
+    gpus = (
+        "a10, a100, b200, h100, h100-nvl, h100-pcie, h200, h200-nvl, l4, l40s, mi250x, mi300x, rtx3090, rtx4090, "
+        "rtx5090, v100, v100-pcie; default h100"
+    )
     parser.add_argument("--gpu", default="h100", metavar="NAME", help=gpus)
     utilisation = "share of the peak that is reached, above 0 and up to 1; assumed, default 0.4"
     parser.add_argument("--utilisation", type=share, default=0.4, metavar="SHARE", help=utilisation)
     parser.add_argument("--steps", type=positive, metavar="N", help="default: training.steps")
-    images = "of the shards; default 1281167, ImageNet's"
-    parser.add_argument("--images", type=positive, default=1_281_167, metavar="N", help=images)
+    parser.add_argument("--images", type=positive, metavar="N", help="default: of the set, or data.num_images")
     return parser
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from latentdebias import digits
-from latentdebias.autoencoders import AUTOENCODERS, load_autoencoder, to_uint8
+from latentdebias.autoencoders import AUTOENCODERS, load_autoencoder, stored_form, to_uint8
 from latentdebias.errors import UserError
 
 
@@ -122,6 +122,24 @@ def test_another_class_is_refused_by_name_with_the_legal_ones(vae_copy):
     edit_config(vae_copy, _class_name="AutoencoderKLWan")
     with pytest.raises(UserError, match=r"'AutoencoderKLWan'.*AutoencoderDC, AutoencoderKL, AutoencoderTiny"):
         load_autoencoder(str(vae_copy))
+
+
+@pytest.mark.parametrize("name", ["identity", "digits"])
+def test_the_config_tells_what_is_stored(name):
+    autoencoder = load_autoencoder(name)
+    assert stored_form(name) == (autoencoder.posterior, autoencoder.stored_dtype)
+
+
+def test_the_config_of_a_folder_tells_what_is_stored(vae_copy):
+    (vae_copy / "diffusion_pytorch_model.safetensors").unlink()
+    assert stored_form(str(vae_copy)) == ("gaussian", "float16")
+    edit_config(vae_copy, _class_name="AutoencoderTiny")
+    assert stored_form(str(vae_copy)) == ("deterministic", "float16")
+
+
+@pytest.mark.parametrize("name", ["someone/on-the-hub", "no such: name/at/all", ""])
+def test_what_is_not_on_this_machine_tells_nothing(name):
+    assert stored_form(name) is None
 
 
 def test_the_registered_names_load_as_they_are():

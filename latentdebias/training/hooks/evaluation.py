@@ -1,10 +1,8 @@
 """Scores while training: images drawn with the EMA weights, against a reference, with the protocol written down."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, check_draw, labels_in_turn
+from latentdebias.drawing.image_sampler import DrawOptions, check_draw, labels_in_turn
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
@@ -24,8 +22,7 @@ from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.registry import Spec
 from latentdebias.sampling import SAMPLERS
-
-WriteScores = Callable[[int, Mapping[str, Any]], None]
+from latentdebias.training.hooks.hook import HookContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,27 +66,19 @@ def check_evaluation(
 
 
 class InLoopEvaluation:
-    """Scores `num` images, evenly over the classes, and writes `evaluation/step-N.json` and the log's line."""
+    """Scores `num` images on rank 0, evenly over the classes; writes `evaluation/step-N.json` and a line of the log."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        sampler: ImageSampler,
-        options: EvaluationOptions,
-        resolution: int,
-        average: str,
-        write_scores: WriteScores,
-    ) -> None:
-        self.run_dir, self.sampler, self.options = run_dir, sampler, options
-        self.average, self.write_scores = average, write_scores
-        device = sampler.autoencoder.device
-        self.reference = options.open_reference(resolution, device)
+    def __init__(self, options: EvaluationOptions, run: HookContext) -> None:
+        self.options, self.run, self.sampler = options, run, run.open_image_sampler()
+        device = self.sampler.autoencoder.device
+        self.reference = options.open_reference(run.manifest.resolution, device)
         self.extractor = options.open_extractor().to(device)
         self.metrics: Sequence[Metric] = options.open_metrics()
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Draw with the whole state dict `weights`, and score."""
         self.sampler.backbone.load_state_dict(weights)
-        classes = list(range(self.sampler.num_classes or 1))
+        run_dir, classes = self.run.run_dir, list(range(self.sampler.num_classes or 1))
         drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
         samples = extract(drawn, self.extractor, drawn.count, "samples", drawn.num_classes)
         decoder = self.sampler.autoencoder.identity
@@ -98,15 +87,16 @@ class InLoopEvaluation:
             self._reference_features,
             self.metrics,
             self.extractor,
-            samples_path=f"{self.run_dir} at step {step}",
+            samples_path=f"{run_dir} at step {step}",
             reference_path=str(self.options.reference),
-            sampling=SamplingProtocol.of(self.run_dir, self.options, vae_of(decoder), self.average),
+            sampling=SamplingProtocol.of(run_dir, self.options, vae_of(decoder), self.run.average),
             resamples=0,
         )
-        folder = self.run_dir / "evaluation"
+        folder = run_dir / "evaluation"
         folder.mkdir(exist_ok=True)
         record.write(folder / f"step-{step:08d}.json")
-        self.write_scores(step, record.scores)
+        if self.run.log is not None:
+            self.run.log.write(step, record.scores)
 
     @functools.cached_property
     def _reference_features(self) -> FeatureSet:
