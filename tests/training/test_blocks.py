@@ -50,7 +50,7 @@ def saved_bytes(backbone):
 
 
 @pytest.mark.parametrize("spec", [DIT, MIN_SNR_VIT, TIMM_VIT, UVIT, UNET, LDM_UNET], ids=lambda spec: spec["name"])
-def test_a_forward_runs_each_block_once_and_most_weights_are_in_one(spec):
+def test_a_forward_runs_each_block_and_each_layer_once(spec):
     """Once: a module that runs twice in a step has had wrong gradients at ZeRO stage 2 (DeepSpeed issue 8224)."""
     backbone, runs = BACKBONES.build(spec).build(8, 4, 10), Counter()
     blocks = repeated_blocks(backbone)
@@ -59,8 +59,6 @@ def test_a_forward_runs_each_block_once_and_most_weights_are_in_one(spec):
     backbone(torch.randn(2, 4, 8, 8), torch.rand(2), torch.arange(2))
     assert set(runs.values()) == {1}
     assert runs.keys() >= set(blocks)
-    inside = {id(weight): weight.numel() for block in blocks for weight in block.parameters()}
-    assert sum(inside.values()) > 0.5 * sum(weight.numel() for weight in backbone.parameters())
 
 
 def test_a_network_without_blocks_is_refused():
