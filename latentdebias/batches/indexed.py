@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from latentdebias.batches.options import DataOptions
-from latentdebias.batches.order import ORDERS, SampleOrder
+from latentdebias.batches.order import SampleOrder
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
 from latentdebias.errors import UserError
 from latentdebias.shards.cache import ShardCache
+from latentdebias.shards.completeness import refuse_absent
 from latentdebias.shards.reader import LatentShards
 
 
@@ -36,11 +38,12 @@ class IndexedReader(Reader):
     def open(self, data: DataOptions) -> IndexedSet:
         """The set; `UserError` where files are missing or cut short, or an address comes without a cache."""
         shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
-        return IndexedSet(shards, ORDERS.build(data.order))
+        return IndexedSet(shards, data.order)
 
 
 def _local_shards(data: DataOptions) -> LatentShards:
-    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    refuse_absent(Path(data.shards), data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    return LatentShards(data.shards)
 
 
 def _remote_shards(data: DataOptions) -> LatentShards:

@@ -20,7 +20,7 @@ def run(digit_shards, process_group, tmp_path_factory):
     averages = ["ema.stds=[0.05,0.1]", "ema.snapshot_every=2", "deepspeed.zero_optimization.reduce_bucket_size=1000000"]
     places = [f"run_dir={tmp_path_factory.mktemp('averages') / 'run'}", f"data.shards={digit_shards}"]
     config = load_config("digits_debias.yaml", [*places, *small, *quiet, *averages])
-    run = Run(config, prepare(config))
+    run = Run(prepare(config))
     run.train()
     return run
 
