@@ -1,6 +1,5 @@
 """The run config: typed, strict at every level, with `base:` inheritance and `--set` overrides."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ import yaml
 from latentdebias.batches.batches import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
-from latentdebias.registry import Spec, plain, validate
+from latentdebias.registry import Spec, plain, spelled_out, validate
 from latentdebias.training.ema import EMAOptions
 from latentdebias.training.hooks.evaluation import EvaluationOptions
 from latentdebias.training.hooks.sample_grid import SamplingOptions
@@ -51,7 +50,7 @@ class RunConfig:
 
     def plain(self) -> dict[str, Any]:
         """The config as YAML holds it."""
-        return plain(dataclasses.asdict(self))
+        return dict(plain(self))
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -120,7 +119,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"Config {path} must be a mapping of sections such as `training:`, and is {type(values).__name__}."
         )
-    return values
+    return spelled_out(RunConfig, values)
 
 
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
@@ -140,4 +139,4 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     change = {**named, last: change}
     for section in reversed(sections):
         change = {section: change}
-    return merge(values, change)
+    return merge(values, spelled_out(RunConfig, change))

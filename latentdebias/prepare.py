@@ -14,11 +14,10 @@ from latentdebias.batches.batches import BatchPlan, DataOptions, check_flip, pla
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.config import RunConfig
 from latentdebias.diffusion import VARIANCES, Diffusion
-from latentdebias.drawing.image_sampler import check_draw
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences, load_initial_weights
 from latentdebias.registry import load_plugins
-from latentdebias.sampling import SAMPLERS
+from latentdebias.sampling import ModelFacts, check_draw
 from latentdebias.shards.cache import ShardCache
 from latentdebias.shards.order import ORDERS
 from latentdebias.shards.reader import LatentShards
@@ -141,7 +140,6 @@ def prepare(config: RunConfig) -> LatentShards:
     LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     check_times(config, diffusion)
-    SAMPLERS.build(config.sampling.sampler)
     ORDERS.build(config.data.order)
     if shapes is not None:
         say(describe_model(config, shapes))
@@ -153,7 +151,8 @@ def prepare(config: RunConfig) -> LatentShards:
         for line in differences(config.init_from, diffusion, normalization):
             say(line)
     num_classes, channels = shards.num_classes, shards.latent_shape[0]
-    check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
+    facts = ModelFacts(diffusion, channels, num_classes)
+    check_draw(config.sampling.for_classes(num_classes), facts)
     check_flip(config.data, shards)
     batch_plan(config)
     if config.training.sample_every:
@@ -161,7 +160,7 @@ def prepare(config: RunConfig) -> LatentShards:
     if config.training.wandb_project:
         check_wandb()
     if config.evaluation.every:
-        check_evaluation(config.evaluation, diffusion, num_classes, channels, shards.manifest.resolution)
+        check_evaluation(config.evaluation, facts, shards.manifest.resolution)
     try:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import pydantic
 
@@ -17,6 +17,7 @@ C = TypeVar("C", bound=type)
 Spec = str | Mapping[str, Any]
 
 PLUGIN_GROUP = "latentdebias.plugins"
+_REGISTRY_OF: dict[type, "Registry[Any]"] = {}
 
 
 class Registry(Generic[T]):
@@ -35,6 +36,7 @@ class Registry(Generic[T]):
         def decorate(cls: C) -> C:
             assert dataclasses.is_dataclass(cls), f"{cls.__name__} is registered but is no dataclass"
             self._add(name, cls, {})
+            _REGISTRY_OF[cls] = self
             return cls
 
         return decorate
@@ -48,13 +50,24 @@ class Registry(Generic[T]):
         self._entries[name] = (cls, defaults)
 
     def names(self) -> list[str]:
+        """Every registered name, presets among them, sorted."""
         return sorted(self._entries)
+
+    @property
+    def part(self) -> pydantic.PlainValidator:
+        """The annotation of a config field that holds a built entry: `Annotated[Weighting, WEIGHTINGS.part]`.
+
+        The field takes whatever `build` takes; what is wrong with it is an error that names the field's place.
+        """
+        return pydantic.PlainValidator(self.build)
 
     def build(self, spec: Spec | T) -> T:
         """The object that `spec` describes; an object that is built already passes through."""
         if isinstance(spec, str):
             spec = {"name": spec}
         if not isinstance(spec, Mapping):
+            if _REGISTRY_OF.get(type(spec), self) is not self or spec is None or isinstance(spec, PLAIN_TYPES):
+                raise UserError(f"{spec!r} is no {self.kind}: give a name, or {{name: NAME, FIELD: VALUE}}.")
             return spec
         fields = dict(spec)
         name = fields.pop("name", None)
@@ -64,7 +77,7 @@ class Registry(Generic[T]):
         return cast(T, validate(cls, {**defaults, **fields}, f"{self.kind} {name!r}"))
 
     def name_of(self, built: T) -> str:
-        """The name that `built` is registered under; presets answer with the name of what they are presets of."""
+        """The name that the class of `built` is registered under, which for a preset is what it is a preset of."""
         for name, (cls, _) in self._entries.items():
             if type(built) is cls:
                 return name
@@ -73,17 +86,61 @@ class Registry(Generic[T]):
             f"decorate it with @register(...) of that registry."
         )
 
+    def preset_of(self, built: T) -> str:
+        """The name of the preset that equals `built`; without one, `name_of(built)`."""
+        presets = (name for name, (cls, fields) in self._entries.items() if fields and cls is type(built))
+        return next((name for name in presets if self.build(name) == built), self.name_of(built))
+
     def spec_of(self, built: T) -> dict[str, Any]:
         """The mapping that `build` would turn into `built` again: name and fields, as plain data."""
-        return {"name": self.name_of(built), **plain(dataclasses.asdict(cast(Any, built)))}
+        return {"name": self.name_of(built), **_plain_fields(built)}
+
+
+PLAIN_TYPES = (bool, int, float, list, tuple)
+
+
+def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "same") -> Any:
+    """A field of a config section: its default, what it means, and whether a resumed run may change it.
+
+    `default` may be a class, which is called for the default; `...` marks an option that has none. The meaning is
+    the comment beside the key in `configs/base.yaml`. A field that is "same" must be what the checkpoint says.
+    """
+    metadata = {"meaning": meaning, "on_resume": on_resume}
+    if default is ...:
+        return dataclasses.field(metadata=metadata)
+    if isinstance(default, type) or isinstance(default, list | dict):
+        factory = default if isinstance(default, type) else default.copy
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there."""
+    """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there.
+
+    A class may list keys of older versions as `moved = {"old_key": "new.key"}`, which the error then names.
+    """
     try:
-        return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(values)
+        return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(spelled_out(cls, values))
     except pydantic.ValidationError as error:
         raise UserError(_explain(cls, error, where)) from None
+
+
+def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of the dataclass `cls` with each number that stands for a whole option in full.
+
+    A dataclass with a `main_field` may be given as that field's value alone: `guidance: 2` is `guidance: {scale: 2}`.
+    """
+    spelled = dict(values)
+    for field in dataclasses.fields(cast(Any, cls)):
+        value = spelled.get(field.name)
+        if not dataclasses.is_dataclass(field.type) or value is None:
+            continue
+        main = getattr(field.type, "main_field", None)
+        if isinstance(value, Mapping):
+            spelled[field.name] = spelled_out(cast(type, field.type), value)
+        elif main is not None and not isinstance(value, cast(type, field.type)):
+            spelled[field.name] = {main: value}
+    return spelled
 
 
 def _forbid_unknown(cls: type[T]) -> type[T]:
@@ -105,19 +162,31 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
         owner: Any = cls
         for part in path[:-1]:
             owner = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+        if (new := getattr(owner, "moved", {}).get(path[-1])) is not None:
+            return f"Key {place!r} in {where} has another place now: write {'.'.join([*path[:-1], new])} instead."
         legal = [f.name for f in dataclasses.fields(owner)]
         return f"Unknown key {place!r} in {where}. {legal_choices(path[-1], legal)}"
     if first["type"] == "missing":
         return f"Missing key {place!r} in {where}: it has no default, so set it."
-    value = first["input"]
-    return f"Bad value {value!r} for {place!r} in {where}: {first['msg'].removeprefix('Value error, ')}."
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, UserError):
+        return f"{place} in {where}: {cause}" if place else f"{where}: {cause}"
+    return f"Bad value {first['input']!r} for {place!r} in {where}: {first['msg'].removeprefix('Value error, ')}."
 
 
 def plain(value: Any) -> Any:
-    """`value` as YAML and JSON hold it: dicts and lists all the way down."""
+    """`value` as YAML and JSON hold it: dicts and lists all the way down, registered parts with their names."""
+    if (registry := _REGISTRY_OF.get(type(value))) is not None:
+        return registry.spec_of(value)
+    if dataclasses.is_dataclass(value):
+        return _plain_fields(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _plain_fields(built: Any) -> dict[str, Any]:
+    return {field.name: plain(getattr(built, field.name)) for field in dataclasses.fields(built)}
 
 
 def load_plugins(modules: Iterable[str]) -> None:

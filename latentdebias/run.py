@@ -33,6 +33,7 @@ from latentdebias.prepare import (
     load_autoencoder_of,
     say,
 )
+from latentdebias.sampling import LatentModel, Network
 from latentdebias.shards.reader import LatentShards
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
@@ -267,14 +268,9 @@ class Run:
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
         device = self.engine.device
-        return ImageSampler(
-            build_backbone(self.config, self.shapes).to(device).eval(),
-            self.diffusion,
-            self.normalization,
-            load_autoencoder_of(self.shards, device),
-            self.shapes.latent_shape,
-            self.shapes.num_classes,
-        )
+        network = Network(build_backbone(self.config, self.shapes).to(device).eval(), self.diffusion)
+        model = LatentModel(network, self.shapes.latent_shape, self.shapes.num_classes)
+        return ImageSampler(model, self.normalization, load_autoencoder_of(self.shards, device))
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)

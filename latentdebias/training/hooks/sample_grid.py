@@ -8,7 +8,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, labels_by_class, save_grid
+from latentdebias.drawing.image_sampler import ImageSampler, labels_by_class, save_grid
+from latentdebias.registry import option
+from latentdebias.sampling import DrawOptions, Guidance
 
 MAX_CLASSES = 10
 
@@ -17,11 +19,11 @@ MAX_CLASSES = 10
 class SamplingOptions(DrawOptions):
     """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
 
-    per_class: PositiveInt = 4
+    per_class: PositiveInt = option(4, "images of each class", on_resume="free")
 
     def for_classes(self, num_classes: int) -> "SamplingOptions":
         """These options, without guidance where there are no classes to guide towards."""
-        return self if num_classes else replace(self, guidance=1.0)
+        return self if num_classes else replace(self, guidance=Guidance(1.0))
 
 
 class SampleGrid:
@@ -36,11 +38,11 @@ class SampleGrid:
         show: Callable[[int, Path], None],
     ) -> None:
         self.directory, self.sampler, self.class_names, self.show = directory, sampler, class_names, show
-        self.options = options.for_classes(sampler.num_classes)
+        self.options = options.for_classes(sampler.model.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
-        self.sampler.backbone.load_state_dict(weights)
-        classes = list(range(min(self.sampler.num_classes or 1, MAX_CLASSES)))
+        self.sampler.load_weights(weights)
+        classes = list(range(min(self.sampler.model.num_classes or 1, MAX_CLASSES)))
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         self.directory.mkdir(parents=True, exist_ok=True)
