@@ -5,7 +5,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import pydantic
@@ -108,9 +108,8 @@ def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "sam
     metadata = {"meaning": meaning, "on_resume": on_resume}
     if default is ...:
         return dataclasses.field(metadata=metadata)
-    if isinstance(default, type) or isinstance(default, list | dict):
-        factory = default if isinstance(default, type) else default.copy
-        return dataclasses.field(default_factory=factory, metadata=metadata)
+    if isinstance(default, type):
+        return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -183,6 +182,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def brief(value: Any) -> Any:
+    """As `plain`, but a registered part is told by its name, and by the fields that are not at their defaults."""
+    if (registry := _REGISTRY_OF.get(type(value))) is not None:
+        changed = {each.name: brief(getattr(value, each.name)) for each in _changed_fields(value)}
+        name = registry.name_of(value)
+        return {"name": name, **changed} if changed else name
+    if dataclasses.is_dataclass(value):
+        return {each.name: brief(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return [brief(item) for item in value] if isinstance(value, list | tuple) else plain(value)
+
+
+def _changed_fields(built: Any) -> Iterator[dataclasses.Field[Any]]:
+    for each in dataclasses.fields(built):
+        factory = each.default_factory
+        default = each.default if factory is dataclasses.MISSING else factory()
+        if getattr(built, each.name) != default:
+            yield each
 
 
 def _plain_fields(built: Any) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 import sys
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import pytest
 
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.registry import Registry, load_plugins
+from latentdebias.registry import Registry, load_plugins, option, plain, validate
 
 
 @pytest.fixture
@@ -76,3 +77,25 @@ def test_long_lists_of_choices_are_cut_to_the_near_ones():
     text = legal_choices("name17x", [f"name{i}" for i in range(300)])
     assert "Did you mean 'name17'" in text
     assert len(text) < 300
+
+
+def test_a_config_field_holds_the_built_part_and_names_its_place(shapes):
+    @dataclass(frozen=True)
+    class Page:
+        shape: Annotated[Any, shapes.part]
+        others: list[Annotated[Any, shapes.part]] = option(list, "more of them")
+        scale: float = option(2.0, "how much larger", on_resume="free")
+
+    page = validate(Page, {"shape": "big_square", "others": [{"name": "square"}]}, "page.yaml")
+    assert (page.shape.side, page.others[0].side, page.scale) == (9, 1, 2)
+    assert plain(page) == {
+        "shape": {"name": "square", "side": 9.0},
+        "others": [{"name": "square", "side": 1.0}],
+        "scale": 2.0,
+    }
+    assert shapes.preset_of(page.shape) == "big_square"
+    assert shapes.preset_of(page.others[0]) == "square"
+    with pytest.raises(UserError, match=r"^others\.0 in page.yaml: Unknown key 'sid' in shape 'square'"):
+        validate(Page, {"shape": "square", "others": [{"name": "square", "sid": 1}]}, "page.yaml")
+    with pytest.raises(UserError, match=r"shape in page\.yaml: 5 is no shape"):
+        validate(Page, {"shape": 5}, "page.yaml")
