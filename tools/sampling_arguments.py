@@ -7,6 +7,7 @@ from typing import get_args
 
 import yaml
 from devices import default_device, open_device
+from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
 
 from latentdebias.backbones.spec import Precision
 from latentdebias.distributed import local_rank
@@ -15,7 +16,6 @@ from latentdebias.errors import UserError, legal_choices
 from latentdebias.models.model_directory import LoadedModel, load_model
 from latentdebias.registry import Spec, validate
 from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,9 @@ class DrawOptions:
     zero_init: NonNegativeInt = option(0, "first steps that stand still; flow only", on_resume="free")
     precision: Precision = option("fp32", "of the network: fp32 | bf16", on_resume="free")
     seed: NonNegativeInt = option(0, "image i is a function of (seed, i)", on_resume="free")
-    batch_size: PositiveInt = option(64, "images drawn together; changes no more than their last bits", on_resume="free")
+    batch_size: PositiveInt = option(
+        64, "images drawn together; changes no more than their last bits", on_resume="free"
+    )
 
 
 def check_draw(options: DrawOptions, model: ModelFacts) -> None:

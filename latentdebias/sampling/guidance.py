@@ -119,7 +119,9 @@ class Guidance:
     schedule: Annotated[GuidanceSchedule, GUIDANCE_SCHEDULES.part] = option(
         ConstantGuidance(), "constant | linear | cosine", on_resume="free"
     )
-    rule: Annotated[GuidanceRule, GUIDANCE_RULES.part] = option(CfgRule(), "cfg | cfg_zero: flow only", on_resume="free")
+    rule: Annotated[GuidanceRule, GUIDANCE_RULES.part] = option(
+        CfgRule(), "cfg | cfg_zero: flow only", on_resume="free"
+    )
     channels: PositiveInt | None = option(
         None, "guide only the first so many channels; 3: DiT's published numbers", on_resume="free"
     )
@@ -152,7 +154,9 @@ class Guidance:
         if self.scale != 1:
             return
         without = Guidance(self.scale)
-        idle = [f"guidance.{each.name}" for each in fields(self) if getattr(self, each.name) != getattr(without, each.name)]
+        idle = [
+            f"guidance.{each.name}" for each in fields(self) if getattr(self, each.name) != getattr(without, each.name)
+        ]
         if model.autoguided:
             idle.append("autoguidance")
         if idle:

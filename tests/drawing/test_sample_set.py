@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from latentdebias.sampling.generate import image_generator
 from PIL import Image
 
 from latentdebias.drawing import sample_set
@@ -12,7 +13,6 @@ from latentdebias.drawing.image_sampler import DrawOptions, labels_at_random, la
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, AdmNpz, PngFolder, WebDatasetShards
 from latentdebias.drawing.sample_set import SampleSet, remove_sample_set
 from latentdebias.errors import UserError
-from latentdebias.sampling.generate import image_generator
 
 COUNT, SIZE, CLASSES = 22, 4, 3
 LABELS = labels_in_turn(list(range(CLASSES)), COUNT)

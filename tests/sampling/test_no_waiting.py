@@ -5,13 +5,13 @@ from itertools import product
 
 import pytest
 import torch
+from latentdebias.sampling.generate import generate
+from latentdebias.sampling.guidance_options import GuidanceOptions
 from torch import nn
 
 from latentdebias import Diffusion
 from latentdebias.sampling import SAMPLERS, Network
-from latentdebias.sampling.generate import generate
 from latentdebias.sampling.guidance import Guided
-from latentdebias.sampling.guidance_options import GuidanceOptions
 
 SHAPE, META = (4, 8, 8), torch.device("meta")
 VELOCITY = {"linear": "v", "flow": "flow"}

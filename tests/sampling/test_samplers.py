@@ -135,8 +135,9 @@ def test_a_bad_option_is_named(spec, words):
 
 def test_steps_that_stand_still_leave_the_noise_and_ask_for_nothing():
     """CFG-Zero*: velocity 0 in the first steps."""
-    from latentdebias.sampling.denoiser import Denoiser, Noise
     from latentdebias.sampling.generate import image_generator
+
+    from latentdebias.sampling.denoiser import Denoiser, Noise
 
     d, seen = Diffusion("flow", "flow"), []
 

@@ -1,15 +1,15 @@
 """Images that tools/sample.py drew: where they lie in its folder, and how its record says they were drawn."""
 
 import dataclasses
-import json
 from pathlib import Path
 
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_record import options_of, read_record
 from latentdebias.drawing.sample_set import RECORD
 from latentdebias.errors import UserError
-from latentdebias.evaluation.protocol.record import SamplingProtocol
-from latentdebias.registry import validate
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+
+DAMAGED = "Move it away to score the images without it."
 
 
 def images_of(samples: Path) -> Path:
@@ -31,21 +31,9 @@ def protocol_of(samples: Path) -> SamplingProtocol | None:
     path = samples / RECORD
     if not path.is_file():
         return None
+    record = read_record(path, DAMAGED)
     try:
-        record = json.loads(path.read_text())
-        options = {each.name: record[each.name] for each in dataclasses.fields(DrawOptions)}
-        weaker = record["autoguidance"]
-        return SamplingProtocol.of(
-            Path(record["model"]),
-            validate(DrawOptions, options, str(path)),
-            record["vae"],
-            record["ema"],
-            Path(weaker) if weaker else None,
-            weights_sha256=record["weights_sha256"],
-            labels=record["labels"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no record of this version of tools/sample.py ({error}); move it away to score the images "
-            f"without it."
-        ) from None
+        model = {each.name: record[each.name] for each in dataclasses.fields(ModelIdentity)}
+        return SamplingProtocol.of(ModelIdentity(**model), options_of(record, str(path)), record["labels"])
+    except KeyError as error:
+        raise UserError(f"{path} is no record of a sample set: it lacks {error}. {DAMAGED}") from None

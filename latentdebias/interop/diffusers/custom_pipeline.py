@@ -13,6 +13,7 @@ from latentdebias.autoencoders.autoencoder import FAMILIES, Autoencoder, Diffuse
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, build_model
 from latentdebias.registry import plain, validate
+from latentdebias.sampling import DrawOptions, LatentModel, Network
 
 # The file that diffusers asks for in the folder of a custom pipeline.
 PIPELINE_FILE = "pipeline.py"

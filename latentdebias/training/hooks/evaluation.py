@@ -1,29 +1,29 @@
 """Scores while training: images drawn with the EMA weights, against a reference, with the protocol written down."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, check_draw, labels_in_turn
+from latentdebias.drawing.image_sampler import ImageSampler, labels_in_turn
+from latentdebias.drawing.sample_record import vae_of
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
-from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
-from latentdebias.evaluation.metrics import METRICS, Metric
-from latentdebias.evaluation.protocol.record import SamplingProtocol, vae_of
-from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.extractors import EXTRACTORS, ExtractorSource, FeatureSet, Inception
+from latentdebias.evaluation.metrics import FID, METRICS, Metric
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
-from latentdebias.registry import Spec
-from latentdebias.sampling import SAMPLERS
+from latentdebias.registry import option
+from latentdebias.sampling import DrawOptions, Guidance, ModelFacts, check_draw
 
 WriteScores = Callable[[int, Mapping[str, Any]], None]
 
@@ -32,19 +32,20 @@ WriteScores = Callable[[int, Mapping[str, Any]], None]
 class EvaluationOptions(DrawOptions):
     """The `evaluation` section of a run config: how a run is scored as it goes on; `every` 0 does not score it."""
 
-    every: NonNegativeInt = 0
-    num: PositiveInt = 1000
-    reference: str | None = None
-    metrics: list[Spec] = field(default_factory=lambda: ["fid"])
-    extractor: Spec = "inception"
-    guidance: float = 1.0
-
-    def open_metrics(self) -> list[Metric]:
-        return [METRICS.build(metric) for metric in self.metrics]
-
-    def open_extractor(self) -> Extractor:
-        """On the CPU; `UserError` where its weights are missing or not the published ones."""
-        return EXTRACTORS.build(self.extractor).load()
+    every: NonNegativeInt = option(0, "steps; 0: never", on_resume="free")
+    num: PositiveInt = option(
+        1000, "images to draw, evenly over the classes; scores of other numbers do not compare", on_resume="free"
+    )
+    reference: str | None = option(None, "images, an .npz or latent shards, all of them", on_resume="free")
+    metrics: tuple[Annotated[Metric, METRICS.part], ...] = option(
+        (FID(),),
+        "fid | sfid | kid | inception_score | precision_recall | density_coverage | colour_shift | class_accuracy",
+        on_resume="free",
+    )
+    extractor: Annotated[ExtractorSource, EXTRACTORS.part] = option(
+        Inception(), "inception | dinov2 | digits | pixels;  {name: inception, weights: PATH}", on_resume="free"
+    )
+    guidance: Guidance = option(Guidance(1.0), "a number is the scale", on_resume="free")
 
     def open_reference(self, resolution: int, device: torch.device) -> ImageSource:
         """The images to score against; latent shards are decoded on `device`. `UserError` where none are named."""
@@ -56,16 +57,12 @@ class EvaluationOptions(DrawOptions):
         return open_images(self.reference, resolution, functools.partial(load_autoencoder, device=device))
 
 
-def check_evaluation(
-    options: EvaluationOptions, diffusion: Diffusion, num_classes: int, channels: int, resolution: int
-) -> None:
+def check_evaluation(options: EvaluationOptions, model: ModelFacts, resolution: int) -> None:
     """Raise `UserError` for whatever would end the first evaluation, before the training starts."""
-    SAMPLERS.build(options.sampler)
-    check_draw(options, diffusion, num_classes, channels)
-    options.open_metrics()
+    check_draw(options, model)
     if options.open_reference(resolution, torch.device("cpu")).count < 2:
         raise UserError(f"evaluation.reference {options.reference} holds fewer than 2 images; name a set with more.")
-    options.open_extractor()
+    options.extractor.load()
 
 
 class InLoopEvaluation:
@@ -84,25 +81,18 @@ class InLoopEvaluation:
         self.average, self.write_scores = average, write_scores
         device = sampler.autoencoder.device
         self.reference = options.open_reference(resolution, device)
-        self.extractor = options.open_extractor().to(device)
-        self.metrics: Sequence[Metric] = options.open_metrics()
+        self.scoring = Scoring(options.metrics, options.extractor.load().to(device), resamples=0)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
-        self.sampler.backbone.load_state_dict(weights)
-        classes = list(range(self.sampler.num_classes or 1))
+        self.sampler.load_weights(weights)
+        classes = list(range(self.sampler.model.num_classes or 1))
         drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
-        samples = extract(drawn, self.extractor, drawn.count, "samples", drawn.num_classes)
-        decoder = self.sampler.autoencoder.identity
-        record = score(
-            samples,
-            self._reference_features,
-            self.metrics,
-            self.extractor,
-            samples_path=f"{self.run_dir} at step {step}",
-            reference_path=str(self.options.reference),
-            sampling=SamplingProtocol.of(self.run_dir, self.options, vae_of(decoder), self.average),
-            resamples=0,
-        )
+        samples = extract(drawn, self.scoring.extractor, drawn.count, "samples", drawn.num_classes)
+        vae = vae_of(self.sampler.autoencoder.identity)
+        model = ModelIdentity(model=str(self.run_dir), vae=vae, ema=self.average)
+        sampling = SamplingProtocol.of(model, self.options)
+        origin = Origin(f"{self.run_dir} at step {step}", str(self.options.reference), sampling)
+        record = self.scoring.score(samples, self._reference_features, origin)
         folder = self.run_dir / "evaluation"
         folder.mkdir(exist_ok=True)
         record.write(folder / f"step-{step:08d}.json")
@@ -111,4 +101,4 @@ class InLoopEvaluation:
     @functools.cached_property
     def _reference_features(self) -> FeatureSet:
         reference = self.reference
-        return extract(reference, self.extractor, reference.count, "reference", reference.num_classes)
+        return extract(reference, self.scoring.extractor, reference.count, "reference", reference.num_classes)
