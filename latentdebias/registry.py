@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import pydantic
 
@@ -160,7 +160,8 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner: Any = cls
         for part in path[:-1]:
-            owner = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+            declared = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+            owner = next(each for each in (declared, *get_args(declared)) if dataclasses.is_dataclass(each))
         if (new := getattr(owner, "moved", {}).get(path[-1])) is not None:
             return f"Key {place!r} in {where} has another place now: write {'.'.join([*path[:-1], new])} instead."
         legal = [f.name for f in dataclasses.fields(owner)]

@@ -12,6 +12,7 @@ PACKAGE = Path(latentdebias.__file__).parent
 ROOMS = [
     "distributed",
     "errors",
+    "devices",
     "registry",
     "files",
     "remote",

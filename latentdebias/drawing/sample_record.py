@@ -51,7 +51,7 @@ def read_record(path: Path, mend: str) -> dict[str, Any]:
     try:
         return upgraded(dict(json.loads(path.read_text(encoding="utf-8"))), str(path))
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is no record of a sample set, or is damaged ({error}). {mend}") from None
+        raise UserError(f"{path} is damaged, or no record of a sample set ({error}). {mend}") from None
 
 
 def vae_of(identity: AutoencoderIdentity) -> str:

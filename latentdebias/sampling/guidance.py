@@ -23,7 +23,7 @@ class GuidanceSchedule(ABC):
 
     @abstractmethod
     def factor(self, position: float) -> float:
-        """The factor on (scale - 1) at a position on the noise schedule, 1 noise to 0 data; its mean over [0, 1] is 1."""
+        """The factor on (scale - 1) at a position on the noise schedule, 1 noise to 0 data; its mean is 1."""
 
 
 GUIDANCE_SCHEDULES: Registry[GuidanceSchedule] = Registry("guidance schedule")

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from draw_options import draw_options
 from gaussian import MU, SHAPE, S, exact_image, exact_prediction, first_noise, integrate
 
 from latentdebias import Diffusion
 from latentdebias.diffusion import TARGETS
 from latentdebias.errors import UserError
-from latentdebias.sampling import SAMPLERS, generate
+from latentdebias.sampling import SAMPLERS, LatentSampler
 
 ZERO_SNR = {"name": "linear", "zero_terminal_snr": True}
 SCHEDULES = ["linear", "cosine", ZERO_SNR, "flow", {"name": "flow", "shift": 3.0}, "edm"]
@@ -95,8 +96,8 @@ def test_an_image_does_not_depend_on_its_batch(schedule, sampler):
     d, labels = Diffusion(schedule, "v"), torch.zeros(7, dtype=torch.long)
 
     def draw(batch_size):
-        args = (exact_prediction(d), d, SAMPLERS.build(sampler), labels, SHAPE, 0, 10, batch_size)
-        return torch.cat(list(generate(*args)))
+        options = draw_options(sampler=sampler, steps=10, batch_size=batch_size)
+        return torch.cat(list(LatentSampler(exact_prediction(d), d, SHAPE).draw(labels, options)))
 
     torch.testing.assert_close(draw(7), draw(2))
 
@@ -135,9 +136,8 @@ def test_a_bad_option_is_named(spec, words):
 
 def test_steps_that_stand_still_leave_the_noise_and_ask_for_nothing():
     """CFG-Zero*: velocity 0 in the first steps."""
-    from latentdebias.sampling.generate import image_generator
-
     from latentdebias.sampling.denoiser import Denoiser, Noise
+    from latentdebias.sampling.latent_sampler import image_generator
 
     d, seen = Diffusion("flow", "flow"), []
 

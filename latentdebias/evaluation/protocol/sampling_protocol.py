@@ -96,8 +96,8 @@ def upgraded_sampling(sampling: Mapping[str, Any], where: str) -> dict[str, Any]
     Version 0.1.0 held the settings of guidance under `other`, and a sampler with fields as Python prints it. Settings
     of a part that no module here registers stay as they were written.
     """
-    values = dict(sampling)
-    flat = nest_guidance({**values, **values.pop("other", {})})
+    values = {name: value for name, value in sampling.items() if name != "other"}
+    flat = nest_guidance({**values, **sampling.get("other", {})})
     if str(flat.get("sampler")).startswith("{"):
         flat["sampler"] = yaml.safe_load(str(flat["sampler"]))
     try:

@@ -42,7 +42,8 @@ class ImageSource(Protocol):
 class IndexedSource(ImageSource, Protocol):
     """Images that can be read in any choice."""
 
-    batch_size: int
+    @property
+    def batch_size(self) -> int: ...
 
     def read(self, indices: np.ndarray) -> ImageBatch:
         """Images number `indices` (B,), int64."""

@@ -7,24 +7,24 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from devices import open_device
-from sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
-
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.drawing.image_sampler import check_draw, labels_in_turn
+from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.devices import open_device
+from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, FeatureSet
 from latentdebias.evaluation.metrics import ColourShift
 from latentdebias.evaluation.protocol.comparison import comparison
-from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, vae_of
-from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file, publish
-from latentdebias.models.model_directory import fingerprint
+from latentdebias.sampling import check_draw
 
 PIXELS = EXTRACTORS.build("pixels").load()
 COLUMNS = {
@@ -61,18 +61,17 @@ def _colour_shift(words: list[str]) -> None:
     model, first = open_model(arguments)
     choices = [dataclasses.replace(first, steps=steps) for steps in numbers]
     for options in choices:
-        check_draw(options, model.diffusion, model.config.num_classes, model.config.latent_shape[0], model.weaker)
+        check_draw(options, model.latent_model.facts)
     reference = _reference(arguments, model.config.resolution)
     sampler, labels = model.image_sampler(arguments.vae), labels_in_turn(parse_classes(None, model), arguments.num)
+    identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
+    scoring = Scoring([ColourShift()], PIXELS)
     records = []
     for options in choices:
         drawn = DrawnImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
-        vae = vae_of(model.config.autoencoder)
-        weaker, weights = arguments.autoguidance, fingerprint(arguments.model)["weights_sha256"]
-        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, weaker, weights, labels="even")
-        paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
-        records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
+        protocol = SamplingProtocol.of(identity, options, labels="even")
+        records.append(scoring.score(samples, reference, Origin(str(arguments.model), arguments.reference, protocol)))
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())
     print(f"{_table(records)}\nwritten to {out}")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from statistics import fmean, median
 
 import torch
-from bench_shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 from tqdm import tqdm
 
 from latentdebias.backbones import BACKBONES
+from latentdebias.cli.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 from latentdebias.config import RunConfig, load_config
 from latentdebias.prepare import prepare
 from latentdebias.run import Run

@@ -1,4 +1,3 @@
-import importlib
 import os
 import runpy
 import signal
@@ -9,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from latentdebias.shards.reader import LatentShards
@@ -45,8 +43,6 @@ def contents(directory):
 @pytest.fixture
 def main(monkeypatch):
     """Run the tool in this process, which saves the seconds that imports take."""
-
-    monkeypatch.syspath_prepend(ROOT / "tools")
 
     def run_here(*arguments):
         monkeypatch.setattr(sys, "argv", ["encode.py", *map(str, arguments)])
@@ -154,30 +150,3 @@ def test_bad_input_is_one_paragraph_and_exit_code_2(workplace, tmp_path, main, c
     assert error.startswith("error: ")
     assert len(error.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture
-def devices(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("devices")
-
-
-def test_more_processes_than_gpus_share_them_in_turn(devices, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [devices.default_device(local_rank) for local_rank in range(5)] == [f"cuda:{i}" for i in (0, 1, 0, 1, 0)]
-
-
-def test_without_a_gpu_every_process_takes_the_cpu(devices, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert devices.default_device(3) == "cpu"
-
-
-def test_fp32_is_no_tf32_on_an_opened_device(devices):
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        assert devices.open_device("cpu") == torch.device("cpu")
-        assert not torch.backends.cudnn.allow_tf32
-        assert not torch.backends.cuda.matmul.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

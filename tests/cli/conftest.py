@@ -37,7 +37,6 @@ def tool(monkeypatch, capsys):
     """Run tools/NAME.py with arguments in this process, as `python tools/NAME.py` would."""
 
     def run(name: str, *arguments: object) -> Result:
-        monkeypatch.syspath_prepend(ROOT / "tools")
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
         code = 0
         try:

@@ -1,7 +1,6 @@
 import argparse
 import errno
 import functools
-import importlib
 import importlib.metadata
 import json
 import shutil
@@ -18,12 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from latentdebias import Diffusion
+from latentdebias.cli import sampling_arguments
 from latentdebias.drawing import sample_blocks
 from latentdebias.errors import UserError
 from latentdebias.sampling import SAMPLERS
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / "tools"
 SMALL = ["--steps", 3]
 
 
@@ -129,8 +128,13 @@ def test_guidance_is_chosen_by_options_and_recorded(tool, model_dir, tmp_path):
     assert not all(np.array_equal(pngs(chosen)[name], image) for name, image in pngs(plain).items())
     record = json.loads((chosen / "sampling.json").read_text())
     assert record["sampler"] == {"name": "heun", "s_churn": 10}
-    assert record["guidance_interval"] == [0.1, 0.9]
-    assert (record["guidance_schedule"], record["guidance_channels"], record["guidance_rescale"]) == ("cosine", 3, 0.5)
+    assert record["guidance"]["interval"] == [0.1, 0.9]
+    assert [record["guidance"][name] for name in ("scale", "schedule", "channels", "rescale")] == [
+        1.5,
+        "cosine",
+        3,
+        0.5,
+    ]
     assert record["autoguidance"] == str(model_dir)
 
 
@@ -166,12 +170,12 @@ def test_replace_is_refused_of_several_processes(tool, model_dir, tmp_path, monk
         (["--sampler", "{name: ddim, etta: 1}"], "Did you mean 'eta'"),
         (["--sampler", "euler"], "choose sampler ddim"),
         (["--guidance-interval", "0.8,0.2"], "is empty"),
-        (["--guidance-interval", "0.8"], "'guidance_interval"),
-        (["--guidance-interval", "0,800"], "'guidance_interval"),
+        (["--guidance-interval", "0.8"], "'guidance.interval"),
+        (["--guidance-interval", "0,800"], "'guidance.interval"),
         (["--guidance-schedule", "cosin"], "Did you mean 'cosine'"),
         (["--guidance-rule", "cfg_zero"], "schedule flow"),
         (["--guidance-channels", "5"], "latents have 4"),
-        (["--guidance-rescale", "2"], "'guidance_rescale'"),
+        (["--guidance-rescale", "2"], "'guidance.rescale'"),
         (["--guidance", "1", "--guidance-channels", "3"], "would do nothing"),
         (["--zero-init", "1"], "not flow"),
         (["--autoguidance", "/nowhere"], "no model directory"),
@@ -282,39 +286,33 @@ class Model:
     weaker: None = None
 
 
-@pytest.fixture
-def arguments_module(monkeypatch):
-    monkeypatch.syspath_prepend(TOOLS)
-    return importlib.import_module("sampling_arguments")
-
-
-def test_a_class_name_wins_over_the_same_number(arguments_module):
+def test_a_class_name_wins_over_the_same_number():
     """Twelve folders named by number stand in the order of text: 0, 1, 10, 11, 2."""
     model = Model(Config(12, sorted(str(number) for number in range(12))))
-    assert arguments_module.parse_classes("2, 10", model) == [4, 2]
+    assert sampling_arguments.parse_classes("2, 10", model) == [4, 2]
 
 
-def test_a_class_without_a_name_goes_by_number(arguments_module):
-    assert arguments_module.parse_classes("2,10", Model(Config(12, []))) == [2, 10]
-    assert arguments_module.parse_classes("dog,0", Model(Config(2, ["cat", "dog"]))) == [1, 0]
+def test_a_class_without_a_name_goes_by_number():
+    assert sampling_arguments.parse_classes("2,10", Model(Config(12, []))) == [2, 10]
+    assert sampling_arguments.parse_classes("dog,0", Model(Config(2, ["cat", "dog"]))) == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("num_classes", "given", "guidance"),
     [(10, [], 1.5), (0, [], 1), (0, ["--guidance", "1"], 1), (10, ["--guidance", "3"], 3)],
 )
-def test_guidance_is_on_by_default_where_there_are_classes(arguments_module, monkeypatch, num_classes, given, guidance):
-    monkeypatch.setattr(arguments_module, "load_model", lambda directory, device: Model(Config(num_classes, [])))
+def test_guidance_is_on_by_default_where_there_are_classes(monkeypatch, num_classes, given, guidance):
+    monkeypatch.setattr(sampling_arguments, "load_model", lambda directory, device: Model(Config(num_classes, [])))
     parser = argparse.ArgumentParser()
-    arguments_module.add_sampling_arguments(parser)
-    _, options = arguments_module.open_model(argparse.Namespace(model="model", **vars(parser.parse_args(given))))
-    assert options.guidance == guidance
+    sampling_arguments.add_sampling_arguments(parser)
+    _, options = sampling_arguments.open_model(argparse.Namespace(model="model", **vars(parser.parse_args(given))))
+    assert options.guidance.scale == guidance
 
 
-def test_guidance_of_a_model_without_classes_is_refused(arguments_module, monkeypatch):
-    monkeypatch.setattr(arguments_module, "load_model", lambda directory, device: Model(Config(0, [])))
+def test_guidance_of_a_model_without_classes_is_refused(monkeypatch):
+    monkeypatch.setattr(sampling_arguments, "load_model", lambda directory, device: Model(Config(0, [])))
     parser = argparse.ArgumentParser()
-    arguments_module.add_sampling_arguments(parser)
+    sampling_arguments.add_sampling_arguments(parser)
     given = argparse.Namespace(model="model", **vars(parser.parse_args(["--guidance", "1.5"])))
     with pytest.raises(UserError, match="unconditional"):
-        arguments_module.open_model(given)
+        sampling_arguments.open_model(given)

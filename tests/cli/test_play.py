@@ -1,6 +1,5 @@
 """The page of tools/play.py: what it draws, the page itself where Gradio is there, and once in a real browser."""
 
-import importlib
 import importlib.util
 import re
 import shlex
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentdebias.cli import play
 from latentdebias.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -23,13 +23,7 @@ CHOICE = {"chosen": 8, "count": 3, "guidance": 2.5, "low": 0.1, "high": 0.9, "sa
 
 
 @pytest.fixture
-def play(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    return importlib.import_module("play")
-
-
-@pytest.fixture
-def player(play, model_dir):
+def player(model_dir):
     return play.open_player(model_dir, None, "cpu")
 
 
@@ -73,7 +67,7 @@ def test_a_bad_choice_is_a_users_error(player, change, words):
         player.draw(**{**CHOICE, **change})
 
 
-def test_a_class_name_with_a_comma_goes_by_number(play, monkeypatch):
+def test_a_class_name_with_a_comma_goes_by_number(monkeypatch):
     names = ["cat, tabby", "dog"]
     monkeypatch.setattr(play.Player, "classes", names)
     player = play.Player(Path("model"), None, None)
@@ -84,7 +78,7 @@ def test_a_class_name_with_a_comma_goes_by_number(play, monkeypatch):
     ("arguments", "words"),
     [([], "make demo"), (["--model", "/nowhere"], "no model directory"), (["--device", "foo"], "'foo'")],
 )
-def test_a_model_that_cannot_be_opened_is_code_2(tool, play, model_dir, tmp_path, monkeypatch, arguments, words):
+def test_a_model_that_cannot_be_opened_is_code_2(tool, model_dir, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     # Not Gradio's absence is asked about here.
     monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
@@ -101,7 +95,7 @@ def test_without_gradio_the_extra_is_named(tool, monkeypatch):
 
 
 @needs_gradio
-def test_the_page_draws_and_shows_a_users_error_as_a_message(play, player):
+def test_the_page_draws_and_shows_a_users_error_as_a_message(player):
     page = play.build_page(player)
     draw = next(each.fn for each in page.fns.values() if each.api_name == "draw")
     message, grid, strip, line = draw(*CHOICE.values())

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from devices import default_device, open_device
 from diffusers.models import AutoencoderKL
 from PIL import Image
 from tqdm import tqdm
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
+from latentdebias.devices import default_device, open_device
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import FORWARD_BATCH
 from latentdebias.shards.jobs.encode import encode_images

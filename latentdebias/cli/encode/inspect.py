@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from devices import default_device, open_device
-from sampling_arguments import positive
 
 from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
+from latentdebias.cli.sampling_arguments import positive
+from latentdebias.devices import default_device, open_device
 from latentdebias.errors import UserError
 from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.inspection import (

@@ -105,7 +105,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _inspect(words: list[str]) -> None:
     # Here, because the evaluation's imports take seconds that no other command needs.
-    from encode_inspect import inspect
+    from latentdebias.cli.encode.inspect import inspect
 
     inspect(words)
 

@@ -1,0 +1,137 @@
+"""Measure rates on this machine.
+
+`bench.py data` (ways of reading latents), `bench.py encode` (the encoding job), `bench.py train` (the training loop),
+`bench.py sample` (guided sampling).
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import webdataset
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from latentdebias.batches.batches import DataOptions, LatentBatches, plan_batches
+from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.cli.bench.encode import add_encode_arguments, bench_encode
+from latentdebias.cli.bench.sample import add_sample_arguments, bench_sample
+from latentdebias.cli.bench.shards import LATENT_SHAPE, write_random_shards
+from latentdebias.cli.bench.train import add_train_arguments, bench_train
+from latentdebias.errors import UserError
+from latentdebias.shards.epochs import EpochReader, IndexedReader, Share
+from latentdebias.shards.order import BlockShuffle, FullShuffle
+from latentdebias.shards.reader import LatentShards
+from latentdebias.shards.streaming import StreamedShards
+
+SAMPLES_PER_SAFETENSORS = 10_000
+BATCH = 256
+WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    data = commands.add_parser(
+        "data", help="latent shards, plain webdataset, .npy folders and safetensors files, samples/s"
+    )
+    data.add_argument("--num", type=int, default=20_000, help="samples (about 18 KB each, written three times)")
+    encode = commands.add_parser("encode", help="the encoding job against the bare autoencoder, images/s")
+    add_encode_arguments(encode)
+    train = commands.add_parser("train", help="the training loop against the bare steps of the same model")
+    add_train_arguments(train)
+    sample = commands.add_parser("sample", help="guided sampling against the plain loop, images/s")
+    add_sample_arguments(sample)
+    options = parser.parse_args()
+    for name, number in vars(options).items():
+        if type(number) is int and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number} is too few. Legal here: 1 or more.")
+    benches = {"data": bench_data, "encode": bench_encode, "train": bench_train, "sample": bench_sample}
+    benches[options.command](options)
+
+
+def bench_data(options: argparse.Namespace) -> None:
+    """Print samples/s of one process for each reader over the same random latents (fp16, 4x32x32), twice read."""
+    num = options.num
+    with tempfile.TemporaryDirectory() as folder:
+        shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
+        _write_samples(num, shards, arrays, tensors)
+        readers: dict[str, Callable[[], Iterator[int]]] = {
+            "LatentShards, shuffle": lambda: _read_epoch(IndexedReader(LatentShards(shards), FullShuffle())),
+            "LatentShards, blocks": lambda: _read_epoch(IndexedReader(LatentShards(shards), BlockShuffle())),
+            "LatentBatches, noise included": lambda: _read_batches(shards),
+            "StreamedShards": lambda: _read_epoch(StreamedShards(str(shards))),
+            WEBDATASET: lambda: _read_webdataset(shards),
+            ARRAYS: lambda: _read_arrays(arrays),
+            "safetensors of 10k, shuffled": lambda: _read_tensors(tensors),
+        }
+        rates = {name: _rate(name, read, num) for name, read in readers.items()}
+    print(f"{'one process, files cached':32s}{'samples/s':>12s}{'x webdataset':>14s}{'x .npy':>8s}")
+    for name, rate in rates.items():
+        print(f"{name:32s}{rate:12,.0f}{rate / rates[WEBDATASET]:14.1f}{rate / rates[ARRAYS]:8.1f}")
+
+
+def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:
+    """Samples/s of the second of two passes; a reader may leave out less than one batch."""
+    sum(read())
+    start = time.perf_counter()
+    seen = sum(tqdm(read(), desc=name, leave=False))
+    rate = seen / (time.perf_counter() - start)
+    assert num - BATCH < seen <= num, f"{name} read {seen} of {num} samples"
+    return rate
+
+
+def _write_samples(num: int, shards: Path, arrays: Path, tensors: Path) -> None:
+    arrays.mkdir()
+    for index, moments in write_random_shards(shards, num):
+        np.save(arrays / f"{index}.npy", moments)
+    _write_tensors(tensors, arrays, num)
+
+
+def _write_tensors(directory: Path, arrays: Path, num: int) -> None:
+    directory.mkdir()
+    for start in range(0, num, SAMPLES_PER_SAFETENSORS):
+        numbers = range(start, min(start + SAMPLES_PER_SAFETENSORS, num))
+        latents = np.stack([np.load(arrays / f"{number}.npy") for number in numbers])
+        labels = np.array([number % 1000 for number in numbers])
+        save_file({"latents": latents, "labels": labels}, directory / f"{start:09d}.safetensors")
+
+
+def _read_epoch(reader: EpochReader) -> Iterator[int]:
+    for values, _ in reader.epoch(Share(batch_size=BATCH), epoch=0):
+        yield len(values)
+
+
+def _read_batches(directory: Path) -> Iterator[int]:
+    shards, plan = LatentShards(directory), plan_batches(0, BATCH, None, 0, 1)
+    normalization = LatentNormalization((0.0,) * LATENT_SHAPE[0], (1.0,) * LATENT_SHAPE[0])
+    batches = LatentBatches(shards, plan, DataOptions(shards=str(directory)), normalization)
+    for step in range(-(-len(shards) // BATCH)):
+        yield min(len(batches[step].latents), len(shards) - step * BATCH)
+
+
+def _read_webdataset(directory: Path) -> Iterator[int]:
+    paths = [str(path) for path in sorted(directory.glob("*.tar"))]
+    for sample in webdataset.WebDataset(paths, shardshuffle=False).decode():
+        yield len(sample["latent.npy"]) > 0
+
+
+def _read_arrays(directory: Path) -> Iterator[int]:
+    paths = sorted(directory.iterdir())
+    for number in np.random.default_rng(0).permutation(len(paths)):
+        yield len(np.load(paths[number])) > 0
+
+
+def _read_tensors(directory: Path) -> Iterator[int]:
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, "np")) for path in sorted(directory.iterdir())]
+        latents = [file.get_slice("latents") for file in files]
+        labels = [file.get_tensor("labels") for file in files]
+        for number in np.random.default_rng(0).permutation(sum(map(len, labels))).tolist():
+            file, row = divmod(number, SAMPLES_PER_SAFETENSORS)
+            yield len(latents[file][row : row + 1]) * (labels[file][row] >= 0)

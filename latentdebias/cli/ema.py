@@ -1,0 +1,38 @@
+"""Make the average of any relative width after training: ema.py --run RUN_DIR --std 0.12 [--step N] --out DIR"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from latentdebias.errors import UserError, run_tool
+from latentdebias.files import check_output_folder
+from latentdebias.models.ema_snapshots import reconstruct
+from latentdebias.models.model_directory import WEIGHTS
+
+LARGE_ERROR = 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True, type=Path, metavar="RUN_DIR", help="trained with ema.snapshot_every")
+    parser.add_argument("--std", required=True, type=float, help="relative width, 0.001 to 0.288")
+    parser.add_argument("--step", type=int, metavar="N", help="default: the last snapshot's")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write")
+    arguments = parser.parse_args()
+    _check_out(arguments.out)
+    step, error = reconstruct(arguments.run, arguments.std, arguments.step, arguments.out.absolute())
+    if error > LARGE_ERROR:
+        print(f"WARNING: these snapshots cannot make that average: profile error {error:.0%}", file=sys.stderr)
+    print(f"the average of width {arguments.std:.3f} at step {step} in {arguments.out}; profile error {error:.2%}")
+
+
+def _check_out(out: Path) -> None:
+    if out.is_file():
+        raise UserError(f"--out {out} is a file; name a folder.")
+    check_output_folder(out)
+    if out.exists() and any(out.iterdir()) and not (out / WEIGHTS).is_file():
+        raise UserError(f"--out {out} is no model directory, and would be replaced by one; name another folder.")
+
+
+if __name__ == "__main__":
+    run_tool(main)
