@@ -48,10 +48,14 @@ def export_launcher_variables() -> None:
             os.environ[name]
         os.environ.update({name.upper(): str(number) for name, number in asdict(place).items()})
         return
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listened on when it was asked for."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        return int(free.getsockname()[1])
 
 
 def _place() -> _Place:

@@ -1,12 +1,15 @@
-"""Files and folders that are never seen half-written: a temporary name, fsync, rename."""
+"""Files: written whole or not at all (a temporary name, fsync, rename), hashed, read as JSON, and locked."""
 
+import fcntl
+import hashlib
+import json
 import os
 import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from latentdebias.errors import UserError
 
@@ -74,6 +77,47 @@ def sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of the bytes of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises `UserError`, which ends with the sentence `mend`, where the file is missing, cannot be read, or holds
+    anything but one JSON object.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist. {mend}") from None
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}). {mend}") from None
+
+
+def wait_for_lock(path: Path) -> TextIO:
+    """The file `path`, made if missing and open for appending, locked once no other process holds it.
+
+    Closing the file, or the end of the process that opened it, releases the lock: a killed process leaves none.
+    """
+    file = path.open("a+")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def try_lock(path: Path) -> TextIO | None:
+    """As `wait_for_lock`, but None where another process holds the lock at the moment."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
 
 
 @contextmanager

@@ -1,21 +1,20 @@
 """Every program in examples/ runs, on tiny sizes, as its README says."""
 
 import math
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 from diffusers import DDPMPipeline
+from launching import environment_without_launcher
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ROOT = EXAMPLES.parent
-LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def run(script, *arguments, cwd=EXAMPLES):
-    alone = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    alone = environment_without_launcher()
     command, threads = [sys.executable, str(script), *map(str, arguments)], {"OMP_NUM_THREADS": "1"}
     environment = {**alone, **threads, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)

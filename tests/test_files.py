@@ -1,11 +1,24 @@
 import errno
+import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from latentdebias.errors import UserError
-from latentdebias.files import check_output_file, check_output_folder, publish, published, published_folder
+from latentdebias.files import (
+    check_output_file,
+    check_output_folder,
+    publish,
+    published,
+    published_folder,
+    read_json,
+    sha256_of,
+    try_lock,
+    wait_for_lock,
+)
 
 
 def names(folder):
@@ -111,3 +124,46 @@ def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="no folder"):
         check_output_folder(tmp_path / "file")
+
+
+def test_a_files_sha256_is_that_of_its_bytes(tmp_path):
+    data = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(data)
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+def test_json_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"é": [1, null]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json", "") == {"é": [1, None]}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"3", b"null", b'"text"', b'{"a": "\xff"}', b"[" * 100_000])
+def test_a_damaged_json_file_is_named_with_its_mend(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.json is damaged \(.*\)\. Make it anew\."):
+        read_json(tmp_path / "a.json", "Make it anew.")
+
+
+def test_a_missing_json_file_is_named_with_its_mend(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json does not exist\. Make it anew\."):
+        read_json(tmp_path / "a.json", "Make it anew.")
+
+
+def test_a_lock_is_held_until_its_file_is_closed(tmp_path):
+    with wait_for_lock(tmp_path / "lock"):
+        assert try_lock(tmp_path / "lock") is None
+    held = try_lock(tmp_path / "lock")
+    assert held is not None
+    held.close()
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'a'); fcntl.flock(file, fcntl.LOCK_EX); "
+    say = "print('held', flush=True); input()"
+    command = [sys.executable, "-c", hold + say, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert try_lock(tmp_path / "lock") is None
+        other.kill()
+    with wait_for_lock(tmp_path / "lock"):
+        pass

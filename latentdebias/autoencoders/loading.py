@@ -1,8 +1,6 @@
 """Find and load an autoencoder: by hub id, local folder, or the name of a packaged one."""
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from latentdebias.autoencoders.autoencoder import (
 )
 from latentdebias.autoencoders.identity import AutoencoderIdentity
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.files import read_json, sha256_of
 
 DEFAULT_AUTOENCODER = "stabilityai/sd-vae-ft-mse"
 DIGITS = "digits"
@@ -108,7 +107,7 @@ def _download(hub_id: str) -> Path:
 
 def _family(id_or_dir: str, folder: Path) -> Family:
     """By the class that the config names; files older than that key are of the first of all."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG, f"Fetch it again: hf download {id_or_dir}")
     kind = config.get("_class_name", "AutoencoderKL")
     if kind not in FAMILIES:
         raise UserError(
@@ -122,15 +121,10 @@ def _identity(id_or_dir: str, folder: Path, family: Family, config: Any) -> Auto
     """`config` is the loaded model's, not the file's: early files leave the scaling factor to the class."""
     return AutoencoderIdentity(
         id=id_or_dir,
-        config_sha256=_sha256(folder / CONFIG),
-        weights_sha256=_sha256(folder / WEIGHTS),
+        config_sha256=sha256_of(folder / CONFIG),
+        weights_sha256=sha256_of(folder / WEIGHTS),
         scaling_factor=float(config.scaling_factor),
         shift_factor=float(config.get("shift_factor") or 0.0),
         channels=config.latent_channels,
         factor=family.factor(config),
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,13 +1,12 @@
 """`sampling.json`: how a sample set was drawn, in this version's form whichever version wrote it."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from latentdebias.autoencoders import AutoencoderIdentity
-from latentdebias.errors import UserError
+from latentdebias.files import read_json
 from latentdebias.registry import brief, validate
 from latentdebias.sampling import DrawOptions
 
@@ -48,10 +47,7 @@ def upgraded(record: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def read_record(path: Path, mend: str) -> dict[str, Any]:
     """The record in the file `path`, in this version's form; `UserError` with the advice `mend` for any other file."""
-    try:
-        return upgraded(dict(json.loads(path.read_text(encoding="utf-8"))), str(path))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged, or no record of a sample set ({error}). {mend}") from None
+    return upgraded(read_json(path, mend), str(path))
 
 
 def vae_of(identity: AutoencoderIdentity) -> str:

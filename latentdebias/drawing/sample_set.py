@@ -5,13 +5,11 @@ b modulo world size, always as one batch, for kernels differ in the last bit bet
 finds all blocks there writes the formats asked for and `grid.png`, and removes the blocks.
 """
 
-import fcntl
 import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from latentdebias.drawing.sample_blocks import SampleBlocks
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, SampleFormat
 from latentdebias.drawing.sample_record import read_record
 from latentdebias.errors import UserError
-from latentdebias.files import publish, published, write_errors
+from latentdebias.files import publish, published, try_lock, write_errors
 from latentdebias.sampling import DrawOptions
 
 RECORD = "sampling.json"
@@ -89,14 +87,16 @@ class SampleSet:
 
     def finish(self, resolution: int) -> bool:
         """Write formats and grid once all blocks are there; False while some are not, or another process writes."""
-        with _lock(self.out) as mine:
-            if not mine:
+        with write_errors(self.out / RECORD):
+            lock = try_lock(self.out / RECORD)
+            if lock is None:
                 return False
-            if not self.finished:
-                if self.blocks.missing():
-                    return False
-                self._write_outputs(resolution)
-            shutil.rmtree(self.out / BLOCKS, ignore_errors=True)
+            with lock:
+                if not self.finished:
+                    if self.blocks.missing():
+                        return False
+                    self._write_outputs(resolution)
+                shutil.rmtree(self.out / BLOCKS, ignore_errors=True)
         return True
 
     def _missing_outputs(self) -> list[str]:
@@ -159,15 +159,3 @@ def _refuse_another(out: Path, old: dict[str, Any], new: dict[str, Any]) -> None
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[bool]:
-    """Whether this process, alone, may write the outputs; the lock goes with the process, so a kill leaves none."""
-    with write_errors(out / RECORD), (out / RECORD).open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -1,12 +1,12 @@
 """The README.md of a model on the hub, written from its config and, where there are any, its scores."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from latentdebias.errors import UserError
+from latentdebias.files import read_json
 from latentdebias.interop.diffusers.pipeline import Exported
 from latentdebias.models.model_directory import ModelConfig
 
@@ -85,10 +85,7 @@ def read_facts(path: Path | None, keys: set[str]) -> dict[str, Any] | None:
     """What a JSON file with these keys holds, None without a path; `UserError` where it is missing or another one."""
     if path is None:
         return None
-    try:
-        facts = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); name a file that latentdebias wrote.") from None
+    facts = read_json(path, "Name a file that latentdebias wrote.")
     if missing := keys - facts.keys():
         raise UserError(f"{path} has no {', '.join(sorted(missing))}; name a file that latentdebias wrote.")
     return facts

@@ -1,7 +1,6 @@
 """A model directory: `model.safetensors` (EMA) and `config.yaml`, all that sampling needs besides the autoencoder."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
-from latentdebias.files import publish, published_folder
+from latentdebias.files import publish, published_folder, sha256_of
 from latentdebias.registry import load_plugins, plain, validate
 from latentdebias.sampling import LatentModel, Network
 
@@ -131,11 +130,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
 
 def fingerprint(directory: Path) -> dict[str, str]:
     """The sha256 of a model directory's two files: `config_sha256` and `weights_sha256`."""
-    hashes = {}
-    for name, path in (("config", directory / CONFIG), ("weights", directory / WEIGHTS)):
-        with path.open("rb") as file:
-            hashes[f"{name}_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {"config_sha256": sha256_of(directory / CONFIG), "weights_sha256": sha256_of(directory / WEIGHTS)}
 
 
 def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:

@@ -1,19 +1,15 @@
 """A bounded local copy of a remote shard set, so that it can be read by sample number."""
 
-import fcntl
-import hashlib
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from latentdebias.errors import UserError
-from latentdebias.files import write_errors
+from latentdebias.files import sha256_of, try_lock, wait_for_lock, write_errors
 from latentdebias.remote import check_url, download, member_url
 from latentdebias.shards.format import (
     INDEX_DTYPE,
@@ -47,7 +43,7 @@ class ShardCache:
             raise UserError(f"A cache of {max_bytes} bytes cannot hold a shard of {largest}; allow it that or more.")
         with write_errors(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
-        with self._locked("cache"):
+        with wait_for_lock(self._lock_path("cache")):
             self._fetch_manifest()
             self._fetch_indexes()
 
@@ -59,7 +55,7 @@ class ShardCache:
         """A descriptor of the tar of shard `name`, fetched unless it is here; `UserError` where its sha256 is wrong."""
         shard, path = self._records[name], tar_path(self.directory, name)
         # Under the lock it cannot be evicted between here and open; once open it stays readable.
-        with self._locked(name):
+        with wait_for_lock(self._lock_path(name)):
             fetched = not path.exists()
             if fetched:
                 self._fetch(shard, path)
@@ -75,10 +71,8 @@ class ShardCache:
             left_by_a_killed_process.unlink()
         url, unchecked = member_url(self.url, path.name), path.with_name(f"{path.name}.unchecked")
         download(url, unchecked)
-        with unchecked.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = unchecked.stat().st_size
-        if (size, sha256) != (shard.size, shard.sha256):
+        if (size, sha256_of(unchecked)) != (shard.size, shard.sha256):
             unchecked.unlink()
             raise UserError(
                 f"{url} is not the shard of the manifest ({size} bytes instead of {shard.size}, or another sha256). "
@@ -88,16 +82,17 @@ class ShardCache:
 
     def _evict(self) -> None:
         """Remove the tars that were opened longest ago until the others fit; one that is being opened stays."""
-        with self._locked("cache"):
+        with wait_for_lock(self._lock_path("cache")):
             tars = [tar_path(self.directory, name) for name in self._records]
             found = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in tars if path.exists())
             excess = sum(size for _, size, _ in found) - self.max_bytes
             for _, size, path in found:
                 if excess <= 0:
                     return
-                with suppress(BlockingIOError), self._locked(path.stem, fcntl.LOCK_NB):
-                    path.unlink()
-                    excess -= size
+                if lock := try_lock(self._lock_path(path.stem)):
+                    with lock:
+                        path.unlink()
+                        excess -= size
 
     def _fetch_manifest(self) -> None:
         path = self.directory / MANIFEST
@@ -128,9 +123,5 @@ class ShardCache:
             raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
         unchecked.rename(path)
 
-    @contextmanager
-    def _locked(self, name: str, mode: int = 0) -> Iterator[None]:
-        """Exclusive among the processes of this machine; with `LOCK_NB`, `BlockingIOError` where it is taken."""
-        with (self.directory / f"{name}.lock").open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | mode)
-            yield
+    def _lock_path(self, name: str) -> Path:
+        return self.directory / f"{name}.lock"

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import json
 import math
+import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from latentdebias.errors import UserError
-from latentdebias.files import publish
+from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
 from latentdebias.shards.statistics import LatentSums
 
@@ -91,8 +92,13 @@ class Plan:
     @property
     def stored_shape(self) -> tuple[int, int, int]:
         """Of one view: `(2C, h, w)`, posterior mean then log-variance, or a deterministic latent's `(C, h, w)`."""
-        channels, height, width = self.latent_shape
-        return ARRAYS_PER_LATENT[self.posterior] * channels, height, width
+        return stored_shape(self.latent_shape, self.posterior)
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Bytes that one sample takes in a tar of this set: see the function of the same name."""
+        views = 2 if self.flips else 1
+        return bytes_per_sample(self.latent_shape, self.posterior, self.dtype, views, self.num_classes)
 
     @property
     def stored_dtype(self) -> np.dtype:
@@ -120,6 +126,29 @@ class Manifest(Plan):
     latent_std: list[float]
     shards: list[ShardRecord]
     rejected: list[Rejection]
+
+
+def stored_shape(latent_shape: tuple[int, int, int], posterior: Posterior) -> tuple[int, int, int]:
+    """The shape of the array stored for one view of a latent `(C, h, w)`.
+
+    `(2C, h, w)` for a Gaussian posterior, mean then log-variance; `(C, h, w)` for a deterministic latent.
+    """
+    channels, height, width = latent_shape
+    return ARRAYS_PER_LATENT[posterior] * channels, height, width
+
+
+def bytes_per_sample(
+    latent_shape: tuple[int, int, int], posterior: Posterior, dtype: StoredDtype, views: int, num_classes: int
+) -> int:
+    """Bytes that one sample takes in a tar: an array for each view, the label of a set with classes, and the source.
+
+    `views` is 2 with mirror images and 1 without. Each of these files costs a tar header of 512 bytes and its content
+    rounded up to 512; the JSON that names the source image is taken to fit into 512 bytes, as it does unless the
+    name is longer than about 450 characters.
+    """
+    array = NPY_HEADER + math.prod(stored_shape(latent_shape, posterior)) * STORED_DTYPES[dtype].itemsize
+    contents = [array] * views + [tarfile.BLOCKSIZE] * (2 if num_classes else 1)
+    return sum(tarfile.BLOCKSIZE + -(-content // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for content in contents)
 
 
 def sample_key(index: int) -> str:
@@ -203,12 +232,7 @@ def write_json(path: Path, record: Plan | ShardSummary) -> None:
 
 
 def _read(cls: type[T], path: Path) -> T:
-    try:
-        values = dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist. Make it with tools/encode.py --out {path.parent}.") from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Delete it and run tools/encode.py again.") from None
+    values = read_json(path, f"Make it with tools/encode.py --out {path.parent}; delete a damaged one first.")
     version = values.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
         raise UserError(

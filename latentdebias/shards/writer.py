@@ -1,6 +1,5 @@
 """Writes one latent shard: a deterministic USTAR archive, its index and its summary."""
 
-import hashlib
 import io
 import json
 import tarfile
@@ -9,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from latentdebias.files import publish, rename_synced, temporary_path, write_errors
+from latentdebias.files import publish, rename_synced, sha256_of, temporary_path, write_errors
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import (
     INDEX_DTYPE,
@@ -106,8 +105,7 @@ class ShardWriter:
             self._tar.close()
             size = self._file.tell()
             self._file.flush()
-            self._file.seek(0)
-            sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+            sha256 = sha256_of(self._temporary)
             rename_synced(self._file, self._temporary, self._path)
         index = io.BytesIO()
         np.save(index, np.array(self._index, dtype=INDEX_DTYPE))

@@ -1,6 +1,5 @@
 """The tools as a user runs them: in a process of their own, or in this one where many bad inputs are tried."""
 
-import os
 import runpy
 import subprocess
 import sys
@@ -8,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from launching import environment_without_launcher
 
 from latentdebias.config import load_config
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
-LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,7 +53,7 @@ def launch():
     """Run a command line from the repository's root and wait for it."""
 
     def run(*command: object) -> Result:
-        alone = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+        alone = environment_without_launcher()
         done = subprocess.run([*map(str, command)], cwd=ROOT, env=alone, capture_output=True, text=True, timeout=200)
         return Result(done.returncode, done.stdout, done.stderr)
 

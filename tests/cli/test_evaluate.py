@@ -226,7 +226,7 @@ def test_a_bad_npz_is_code_2_and_one_paragraph(tool, digit_images, tmp_path, wri
     ("arguments", "words"),
     [
         (["comapre", "a", "b"], "Did you mean 'compare'"),
-        (["compare", "/nowhere/a.json", "/nowhere/b.json"], "/nowhere/a.json cannot be read"),
+        (["compare", "/nowhere/a.json", "/nowhere/b.json"], "/nowhere/a.json does not exist"),
         (["colour-shift", "--model", "/nowhere", "--reference", "x", "--steps", "5,x"], "'5,x' is no list"),
         (["colour-shift", "--model", "/tmp/nowhere", "--reference", "x", "--steps", "5"], "is no model directory"),
     ],

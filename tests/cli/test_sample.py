@@ -129,12 +129,7 @@ def test_guidance_is_chosen_by_options_and_recorded(tool, model_dir, tmp_path):
     record = json.loads((chosen / "sampling.json").read_text())
     assert record["sampler"] == {"name": "heun", "s_churn": 10}
     assert record["guidance"]["interval"] == [0.1, 0.9]
-    assert [record["guidance"][name] for name in ("scale", "schedule", "channels", "rescale")] == [
-        1.5,
-        "cosine",
-        3,
-        0.5,
-    ]
+    assert record["guidance"].items() >= {"scale": 1.5, "schedule": "cosine", "channels": 3, "rescale": 0.5}.items()
     assert record["autoguidance"] == str(model_dir)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from launching import deepspeed
 
 from latentdebias import load_model
 from latentdebias.config import load_config
@@ -29,17 +30,17 @@ def losses(run_dir):
     return {row["step"]: row["loss"] for row in map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())}
 
 
-def two_ranks(*overrides, port):
-    command = [DEEPSPEED, "--num_gpus", "2", "--master_port", str(port), "tools/train.py"]
+def two_ranks(*overrides):
+    command = [*deepspeed(), "tools/train.py"]
     return [*command, "--config", "digits_debias.yaml", *sets(overrides)]
 
 
 def test_two_ranks_killed_in_mid_run_resume_bit_for_bit(launch, small_run, tmp_path):
     settings = [*small_run, "training.steps=40", "training.checkpoint_every=10", "deepspeed.zero_optimization.stage=2"]
-    whole = launch(*two_ranks(*settings, f"run_dir={tmp_path / 'whole'}", port=29611))
+    whole = launch(*two_ranks(*settings, f"run_dir={tmp_path / 'whole'}"))
     assert whole.code == 0, whole.err
 
-    command = two_ranks(*settings, f"run_dir={tmp_path / 'killed'}", port=29612)
+    command = two_ranks(*settings, f"run_dir={tmp_path / 'killed'}")
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -72,7 +73,7 @@ def kill_with_children(process):
 def trained_on_two_ranks(launch, small_run, tmp_path):
     """Runs in stage0 to stage3 and checkpointed (blocks, at stage 3), with checkpoints after steps 2 and 4."""
     script = str(Path(__file__).with_name("train_all_stages.py"))
-    done = launch(DEEPSPEED, "--num_gpus", "2", "--master_port", "29613", script, tmp_path, *small_run)
+    done = launch(*deepspeed(), script, tmp_path, *small_run)
     assert done.code == 0, done.err
     return tmp_path
 

@@ -13,6 +13,7 @@ from latentdebias.drawing.image_sampler import labels_at_random, labels_in_turn
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, AdmNpz, PngFolder, WebDatasetShards
 from latentdebias.drawing.sample_set import SampleSet, remove_sample_set
 from latentdebias.errors import UserError
+from latentdebias.files import wait_for_lock
 from latentdebias.sampling.latent_sampler import image_generator
 
 COUNT, SIZE, CLASSES = 22, 4, 3
@@ -159,8 +160,7 @@ def test_a_lock_held_by_another_process_leaves_the_outputs_to_it(tmp_path):
     samples = sample_set_in(tmp_path)
     samples.begin()
     samples.draw(NoiseSampler())
-    with sample_set._lock(tmp_path) as mine:
-        assert mine
+    with wait_for_lock(tmp_path / "sampling.json"):
         assert not samples.finish(SIZE)
     assert samples.finish(SIZE)
 

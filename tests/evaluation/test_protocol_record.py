@@ -130,7 +130,7 @@ def test_intervals_stand_behind_their_scores_and_read_back(record, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "No such file"), ("3", "cannot be read"), ("{", "cannot be read"), ('{"scores": {}}', "Missing key")],
+    [(None, "does not exist"), ("3", "is damaged"), ("{", "is damaged"), ('{"scores": {}}', "Missing key")],
 )
 def test_a_file_that_is_no_record_is_an_error_of_the_user(tmp_path, content, words):
     path = tmp_path / "evaluation.json"

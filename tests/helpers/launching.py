@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from latentdebias import distributed
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -19,10 +20,7 @@ SECONDS_TO_START = 120
 
 
 def deepspeed() -> list[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [str(BIN / "deepspeed"), "--num_gpus", "2", "--master_port", str(port)]
+    return [str(BIN / "deepspeed"), "--num_gpus", "2", "--master_port", str(distributed.free_port())]
 
 
 def torchrun() -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from serving import served
 
 from latentdebias.errors import UserError
+from latentdebias.files import wait_for_lock
 from latentdebias.shards.cache import ShardCache
 from latentdebias.shards.reader import LatentShards
 from latentdebias.shards.streaming import StreamedShards
@@ -69,7 +70,7 @@ def test_a_tar_that_is_being_opened_is_not_evicted(encode, tmp_path):
     directory = encode()
     cache = ShardCache(str(directory), tmp_path / "cache", largest(directory))
     read_in(cache, 0)
-    with cache._locked("shard-000000"):
+    with wait_for_lock(cache.directory / "shard-000000.lock"):
         read_in(cache, 1)
         assert "shard-000000.tar" in tars(cache.directory)
     read_in(cache, 2)

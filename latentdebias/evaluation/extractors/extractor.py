@@ -14,6 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from latentdebias.digits import classifier as digits
 from latentdebias.errors import UserError
 from latentdebias.evaluation.features import Features
+from latentdebias.files import sha256_of
 from latentdebias.registry import Registry
 
 # sha256 of torch-fidelity's published file, whose name carries the first eight digits.
@@ -111,7 +112,7 @@ class Digits:
 
     def load(self) -> Extractor:
         network = digits.load_classifier()
-        sha256 = hashlib.sha256(digits.CLASSIFIER_FILE.read_bytes()).hexdigest()
+        sha256 = sha256_of(digits.CLASSIFIER_FILE)
         return _DigitsExtractor(network, network.feature_dim, f"digits sha256:{sha256}")
 
 

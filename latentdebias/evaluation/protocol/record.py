@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latentdebias.errors import UserError
 from latentdebias.evaluation.protocol.intervals import Interval
 from latentdebias.evaluation.protocol.sampling_protocol import SamplingProtocol, upgraded_sampling
-from latentdebias.files import publish
+from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
 
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "diffusers", "timm", "latentdebias")
@@ -55,12 +54,7 @@ class ProtocolRecord:
     @classmethod
     def read(cls, path: Path) -> "ProtocolRecord":
         """The record in a JSON file, of version 0.1.0 too; `UserError` where there is none."""
-        try:
-            values = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} cannot be read as an evaluation ({error}). Write one with: tools/evaluate.py --out {path}"
-            ) from None
+        values = read_json(path, f"Write one with: tools/evaluate.py --out {path}")
         if isinstance(values.get("sampling"), dict):
             values["sampling"] = upgraded_sampling(values["sampling"], str(path))
         return validate(cls, values, str(path))

@@ -1,6 +1,5 @@
 """ADM's `.npz`: a batch of images, the moments of their Inception features, or both."""
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import torch
 from latentdebias.errors import UserError
 from latentdebias.evaluation.moments import Moments
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed, channels_first
+from latentdebias.files import sha256_of
 
 KEYS = ("arr_0", "arr_1", "mu", "sigma", "mu_s", "sigma_s")
 LEGAL = (
@@ -109,5 +109,4 @@ class NpzImages(Indexed):
 
     def fingerprint(self) -> str:
         """sha256 of the file."""
-        with Path(self.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(Path(self.path))

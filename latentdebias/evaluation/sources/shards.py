@@ -1,6 +1,5 @@
 """Latent shards as a source of images: what their latents decode to."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from latentdebias.autoencoders import to_uint8
 from latentdebias.errors import UserError
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed
+from latentdebias.files import sha256_of
 from latentdebias.shards.format import MANIFEST
 from latentdebias.shards.posterior import latent_means
 from latentdebias.shards.reader import LatentShards
@@ -71,4 +71,4 @@ class ShardImages(OfShards):
 
     def fingerprint(self) -> str:
         """sha256 of the manifest, which holds that of every shard and of the autoencoder's weights."""
-        return hashlib.sha256((self.shards.directory / MANIFEST).read_bytes()).hexdigest()
+        return sha256_of(self.shards.directory / MANIFEST)

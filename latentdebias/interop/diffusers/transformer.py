@@ -1,6 +1,5 @@
 """Import of a diffusers folder: a `DiTPipeline`, or the `DiTTransformer2DModel` in it alone."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from torch import Tensor
 from latentdebias.backbones import DiTSpec
 from latentdebias.backbones.dit import sincos_positions
 from latentdebias.errors import UserError
+from latentdebias.files import read_json
 from latentdebias.interop.diffusers.dit_transformer import PublishedDiTTransformer2DModel
 from latentdebias.interop.diffusers.names import from_diffusers
 from latentdebias.interop.diffusers.scheduler import diffusion_of
@@ -21,6 +21,7 @@ from latentdebias.interop.published.shapes import VARIANCES, Published, autoenco
 TrainedWith = Literal["diffusers", "dit"]
 MODEL_INDEX = "model_index.json"
 WEIGHTS = "diffusion_pytorch_model"
+WHOLE_FOLDER = "Name a folder that save_pretrained of diffusers wrote, or get it from its source again."
 # What DiTTransformer2DModel must be set to for it to be a DiT.
 FIXED = {
     "activation_fn": "gelu-approximate",
@@ -49,7 +50,7 @@ def import_diffusers(folder: Path, out: Path, vae: str | None, trained_with: Tra
     no such transformer, or it is set up unlike DiT.
     """
     transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
-    config = {**DEFAULTS, **_read_json(transformer / "config.json")}
+    config = {**DEFAULTS, **read_json(transformer / "config.json", WHOLE_FOLDER)}
     _check_is_dit(config, transformer)
     files = _weight_files(transformer)
     theirs = {name: weight for file in files for name, weight in file.weights.items()}
@@ -111,20 +112,11 @@ def _only_labelled(weights: dict[str, Tensor], num_classes: int) -> dict[str, Te
 def _weight_files(folder: Path) -> list[CheckpointFile]:
     index = folder / f"{WEIGHTS}.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(_read_json(index)["weight_map"].values()))
+        names = sorted(set(read_json(index, WHOLE_FOLDER)["weight_map"].values()))
         return [open_checkpoint(folder / Path(name).name) for name in names]
     safe = folder / f"{WEIGHTS}.safetensors"
     return [open_checkpoint(safe if safe.is_file() else folder / f"{WEIGHTS}.bin")]
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.is_file() else {}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"There is no {path}; name a folder that diffusers' save_pretrained wrote.") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); get the folder from its source again.") from None
+    return read_json(path, WHOLE_FOLDER) if path.is_file() else {}

@@ -1,7 +1,6 @@
 """Weights out of other people's files, which are never trusted: nothing that a pickle asks for is run."""
 
 import argparse
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from latentdebias.errors import UserError
+from latentdebias.files import sha256_of
 
 # Where training checkpoints keep the weights, the average first.
 CONTAINERS = ("ema", "model_ema", "nnet_ema", "model", "state_dict")
@@ -47,12 +47,6 @@ def open_checkpoint(path: Path) -> CheckpointFile:
             f"{', '.join(map(str, list(loaded)[:8]))}. Save the network's state_dict() alone."
         )
     return CheckpointFile(path, {_bare(name): _fp32(w) for name, w in weights.items()}, sha256_of(path), container)
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Any]:

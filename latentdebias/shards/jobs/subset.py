@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import PLAN, Manifest, read_index, tar_path, write_json, write_manifest
 from latentdebias.shards.jobs.new_set import derived_plan, new_set
@@ -121,11 +122,12 @@ def _stored(
         first += len(index)
         if not len(rows):
             continue
-        with tar_path(directory, shard.name).open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                raise UserError(
-                    f"{file.name} does not have the sha256 in the manifest. List all that is damaged with: "
-                    f"python tools/encode.py verify {directory}"
-                )
+        path = tar_path(directory, shard.name)
+        if sha256_of(path) != shard.sha256:
+            raise UserError(
+                f"{path} does not have the sha256 in the manifest. List all that is damaged with: "
+                f"python tools/encode.py verify {directory}"
+            )
+        with path.open("rb") as file:
             for row in index[rows]:
                 yield int(row["label"]), read_sample(file, row, manifest)

@@ -1,6 +1,5 @@
 """The full check of a latent shard set: every byte read once, against sha256s, indexes and the format."""
 
-import hashlib
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from latentdebias.errors import UserError
+from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import (
     NPY_HEADER,
@@ -40,9 +40,8 @@ def verify(directory: Path) -> Manifest:
 
 def _shard_faults(directory: Path, shard: ShardRecord, manifest: Manifest) -> Iterator[str]:
     path = tar_path(directory, shard.name)
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-            yield f"{path.name} does not have the sha256 in the manifest"
+    if sha256_of(path) != shard.sha256:
+        yield f"{path.name} does not have the sha256 in the manifest"
     try:
         samples = _read_samples(path)
     except (OSError, tarfile.TarError) as error:

@@ -4,7 +4,6 @@ Each rank writes its share into `step-N.tmp`; once all have, rank 0 adds `COMMIT
 renames the folder to `step-N`. A folder without a valid `COMMIT.json` is no checkpoint.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 
 from latentdebias import distributed
 from latentdebias.errors import UserError
-from latentdebias.files import publish, sync_folder
+from latentdebias.files import publish, sha256_of, sync_folder
 from latentdebias.training.checkpoints.run_state import RunState, SavedState, Snapshot
 from latentdebias.training.stopping.agreement import cpu_group
 
@@ -129,7 +128,7 @@ class Checkpoints:
         path.chmod(folder.stat().st_mode & 0o666)
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        return _sha256(path)
+        return sha256_of(path)
 
     def _on_all_ranks(self, temporary: Path, work: Callable[[], str]) -> list[str]:
         """What `work` answers on each rank, once it is done on all; `UserError` on all where it fails on one."""
@@ -215,11 +214,6 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _damage(checkpoint: Path) -> str:
     """What is wrong with a committed checkpoint's files; empty if nothing is."""
     try:
@@ -230,6 +224,6 @@ def _damage(checkpoint: Path) -> str:
         path = checkpoint / name
         if not path.exists():
             return f"{name} is missing"
-        if _sha256(path) != sha256:
+        if sha256_of(path) != sha256:
             return f"{name} has changed since it was written"
     return ""

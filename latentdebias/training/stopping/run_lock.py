@@ -1,6 +1,5 @@
 """One run at a time in a run directory: a second one would write over the first one's checkpoints."""
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import torch
 
 from latentdebias import distributed
 from latentdebias.errors import UserError
+from latentdebias.files import try_lock
 
 LOCK = "lock"
 
@@ -26,17 +26,16 @@ def run_lock(run_dir: Path, device: torch.device) -> Iterator[None]:
     file: TextIO | None = None
     if distributed.rank() == 0:
         try:
-            file = (run_dir / LOCK).open("a+")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
-        except BlockingIOError:
-            assert file is not None
-            file.seek(0)
-            refusal[0] = (
-                f"{run_dir} is in use by {file.read().strip() or 'another run'}, perhaps left over from a launcher "
-                f"that was stopped; end that one, or set another run_dir: --set run_dir=runs/NAME"
-            )
+            file = try_lock(run_dir / LOCK)
+            if file is None:
+                holder = (run_dir / LOCK).read_text().strip() or "another run"
+                refusal[0] = (
+                    f"{run_dir} is in use by {holder}, perhaps left over from a launcher that was stopped; end that "
+                    f"one, or set another run_dir: --set run_dir=runs/NAME"
+                )
+            else:
+                file.truncate(0)
+                print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
         except OSError as error:
             refusal[0] = (
                 f"run_dir {run_dir} takes no files ({error.strerror}); set another one: --set run_dir=runs/NAME"
