@@ -122,7 +122,7 @@ def test_autoguidance_by_a_model_of_other_data_is_refused(model_dir, field, valu
 def test_autoguidance_needs_the_same_schedule_but_not_the_same_target(model_dir):
     model = latentdebias.load_model(model_dir)
     weaker = dataclasses.replace(model, diffusion=Diffusion("cosine", "eps"))
-    assert model.guided_by(weaker).image_sampler().weaker.backbone is model.backbone
+    assert model.guided_by(weaker).latent_model.weaker.backbone is model.backbone
     with pytest.raises(UserError, match="same schedule"):
         model.guided_by(dataclasses.replace(model, diffusion=Diffusion("linear", "v")))
 
