@@ -1,3 +1,4 @@
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -11,20 +12,26 @@ CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
     name="latentdebias",
-    version="0.1.0",
+    version=runpy.run_path("latentdebias/version.py")["__version__"],
     description="Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["latentdebias", "latentdebias.*"]),
-    package_data={"latentdebias": ["py.typed", "digits/**/*.json", "digits/**/*.safetensors"]},
+    packages=[*find_packages(include=["latentdebias", "latentdebias.*"]), "latentdebias.configs"],
+    package_dir={"latentdebias.configs": "configs"},
+    package_data={
+        "latentdebias": ["py.typed", "digits/**/*.json", "digits/**/*.safetensors"],
+        "latentdebias.configs": ["*.yaml"],
+    },
+    entry_points={"console_scripts": ["latentdebias = latentdebias.cli:start"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",
         "timm>=1.0.20",
         "diffusers>=0.35",
-        "deepspeed>=0.18",
+        "deepspeed>=0.18.3",
+        "packaging",
         "webdataset>=1.0",
         "braceexpand>=0.1.7",
         "huggingface_hub>=0.30",

@@ -1,23 +1,36 @@
 """Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.
 
-Importing it also registers `dit_*`, `min_snr_vit_*`, `uvit_*`, `unet_*` and `ldm_unet` with timm.
+Importing the package imports neither torch nor timm: what it offers is imported when it is asked for. Its backbones
+(`dit_*`, `min_snr_vit_*`, `uvit_*`, `unet_*`, `ldm_unet`) are registered with timm when both packages are imported.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from latentdebias import backbones
-from latentdebias.diffusion import Diffusion
+from latentdebias.timm_registration import register_when_timm_is_imported
+from latentdebias.version import __version__
 
 if TYPE_CHECKING:
+    from latentdebias import backbones
+    from latentdebias.diffusion import Diffusion
     from latentdebias.models.model_directory import LoadedModel, load_model
 
-__all__ = ["Diffusion", "LoadedModel", "backbones", "load_model"]
+__all__ = ["Diffusion", "LoadedModel", "__version__", "backbones", "load_model"]
+
+_HOMES = {
+    "Diffusion": "latentdebias.diffusion",
+    "LoadedModel": "latentdebias.models.model_directory",
+    "load_model": "latentdebias.models.model_directory",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`load_model` and `LoadedModel`, imported when asked for: they bring diffusers, which takes seconds."""
-    if name in ("LoadedModel", "load_model"):
-        from latentdebias.models import model_directory
-
-        return getattr(model_directory, name)
+    """A public name that has not been used yet (PEP 562)."""
+    if name == "backbones":
+        return importlib.import_module("latentdebias.backbones")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'latentdebias' has no attribute {name!r}")
+
+
+register_when_timm_is_imported()

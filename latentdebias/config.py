@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from latentdebias.batches.batches import DataOptions
+from latentdebias.batches.options import DataOptions
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.files import publish
 from latentdebias.registry import Spec, plain, spelled_out, validate
@@ -16,7 +16,9 @@ from latentdebias.training.hooks.evaluation import EvaluationOptions
 from latentdebias.training.hooks.sample_grid import SamplingOptions
 from latentdebias.training.trainer import TrainingOptions
 
-CONFIG_DIR = Path(__file__).parents[1] / "configs"
+HERE = Path(__file__).parent
+# An installed package holds the shipped configs; in a checkout they lie beside it.
+CONFIG_DIR = next((folder for folder in [HERE / "configs"] if folder.is_dir()), HERE.parent / "configs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class RunConfig:
     ema: EMAOptions
     sampling: SamplingOptions
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    hooks: list[Spec] = field(default_factory=list)
     deepspeed: dict[str, Any] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 import difflib
 import enum
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from latentdebias import distributed
 
@@ -35,6 +37,23 @@ def legal_choices(name: object, legal: Iterable[str]) -> str:
     if len(choices) <= MANY:
         return f"{hint}Legal here: {', '.join(choices)}."
     return f"{hint}Legal here are {len(choices)} names, such as {', '.join(near or choices[: MANY // 4])}."
+
+
+def command(name: str) -> str:
+    """What to type for the command `name` where the user is: `latentdebias encode`, or `python tools/encode.py`."""
+    launcher = _launcher(name)
+    return shlex.join(["python", str(launcher)]) if launcher else f"latentdebias {name}"
+
+
+def pip_install(extra: str) -> str:
+    """What to type to install an optional dependency of this package, such as `play`, where the user is."""
+    return f"pip install -e '.[{extra}]'" if _launcher("play") else f"pip install 'latentdebias[{extra}]'"
+
+
+def _launcher(name: str) -> Path | None:
+    """The launcher of a command in a checkout's `tools/`, where this process was itself started by one of them."""
+    path = Path(sys.argv[0]).parent / f"{name}.py"
+    return path if path.absolute().parent.name == "tools" and path.is_file() else None
 
 
 def run_tool(main: Callable[[], None]) -> None:

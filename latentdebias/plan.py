@@ -2,32 +2,47 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from latentdebias.autoencoders import Posterior, StoredDtype, stored_form
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
-from latentdebias.batches.batches import plan_batches
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
+from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
 FP32 = 4
 ADAM_MOMENTS = 2
-TAR_BLOCK = 512
-NPY_HEADER = 128
-LABEL_AND_SOURCE = 4 * TAR_BLOCK
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """How large the shards of a run are, and where each of the two numbers was found.
+
+    `bytes_per_image` counts the mirrored view, the label and the file name of an image as well. `images` is None where
+    neither the set nor the config says it.
+    """
+
+    bytes_per_image: int
+    bytes_from: str
+    images: int | None
+    images_from: str
 
 
 @dataclass(frozen=True)
 class StateBytes:
-    """Bytes on one GPU at a ZeRO stage, besides activations.
+    """Bytes of model states on one GPU at a ZeRO stage; activations are not among them.
 
-    `optimizer` is all that the stages 1 to 3 divide first: fp32 masters, Adam's moments and the averages.
-    `buffers` are those of communication (stages 1, 2), or the gathered weights (stage 3), at their most.
-    `deepspeed` is what DeepSpeed's own estimator has, None where it has none.
+    `optimizer` holds what stages 1 to 3 divide first: fp32 masters, Adam's moments and the averages of the weights.
+    `buffers` are the largest that communication needs (stages 1, 2), or the gathered weights (stage 3).
+    `deepspeed` is the answer of DeepSpeed's own estimator, None at the stages that it has none for.
     """
 
     stage: int
@@ -39,54 +54,102 @@ class StateBytes:
 
     @property
     def total(self) -> int:
+        """Weights, gradients, optimizer and buffers together."""
         return self.weights + self.gradients + self.optimizer + self.buffers
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run on `gpus` GPUs; `micro_batch_size` is one GPU's."""
+    """What a run on `gpus` GPUs will cost; `micro_batch_size` is that of one GPU.
+
+    `flops` and `activations` are None for a backbone whose forward reads its numbers; `states` has
+    one entry a ZeRO stage, 0 to 3.
+    """
 
     shapes: Shapes
     gpus: int
     micro_batch_size: int
     parameters: int
     flops: ForwardFlops | None
-    activations: ActivationBytes
+    activations: ActivationBytes | None
     states: list[StateBytes]
-    bytes_per_sample: int
+    data: DataSize
 
 
 def plan_run(config: RunConfig, gpus: int) -> Plan:
-    """Raises `UserError` where the batch cannot be dealt to `gpus`, or neither config nor shards state the shapes."""
-    shapes = stated_shapes(config) or _shapes_of_shards(config)
+    """The cost of a run, from its config, and from its shards where they exist.
+
+    Raises `UserError` where the batch cannot be dealt to `gpus`, where neither config nor shards state the shapes, or
+    where the shards are not what the config says.
+    """
+    manifest = _manifest(config)
+    shapes = stated_shapes(config) or _shapes_of_set(config, manifest)
     training, spec = config.training, BACKBONES.build(config.model).without_pretrained()
-    dealt = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
+    batches = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
     check_deepspeed_options(config.deepspeed)
     backbone = meta_backbone(config, shapes)
     return Plan(
         shapes=shapes,
         gpus=gpus,
-        micro_batch_size=dealt.micro_batch_size,
+        micro_batch_size=batches.micro_batch_size,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
         flops=forward_flops(spec, shapes.latent_shape, shapes.num_classes),
         activations=activation_bytes(
-            spec, shapes.latent_shape, shapes.num_classes, dealt.micro_batch_size, training.precision
+            spec, shapes.latent_shape, shapes.num_classes, batches.micro_batch_size, training.precision
         ),
         states=[state_bytes(backbone, stage, gpus, len(config.ema.names()), config.deepspeed) for stage in range(4)],
-        bytes_per_sample=sample_bytes(shapes.latent_shape, 2 if config.data.flip else 1),
+        data=_stated_size(config.data, shapes) if manifest is None else _size_of_set(config.data, manifest),
     )
 
 
-def _shapes_of_shards(config: RunConfig) -> Shapes:
-    shards = open_shards(config)
-    return Shapes(shards.latent_shape, shards.num_classes)
+def _manifest(config: RunConfig) -> Manifest | None:
+    """The manifest of the run's shards; None where they are elsewhere, or not made yet."""
+    return open_shards(config).manifest if Path(config.data.shards, MANIFEST).is_file() else None
+
+
+def _shapes_of_set(config: RunConfig, manifest: Manifest | None) -> Shapes:
+    manifest = manifest or open_shards(config).manifest
+    return Shapes(manifest.latent_shape, manifest.num_classes)
+
+
+def _size_of_set(data: DataOptions, manifest: Manifest) -> DataSize:
+    return DataSize(
+        bytes_per_image=manifest.bytes_per_sample,
+        bytes_from=f"{_form(manifest.posterior, manifest.dtype, manifest.flips)} (the set in {data.shards})",
+        images=manifest.count,
+        images_from=f"the set in {data.shards}",
+    )
+
+
+def _stated_size(data: DataOptions, shapes: Shapes) -> DataSize:
+    known = None if data.vae is None else stored_form(data.vae)
+    posterior, dtype = known or ("gaussian", "float16")
+    if known:
+        source = f"data.vae {data.vae!r}"
+    elif data.vae is None:
+        source = "assumed: the config names no data.vae"
+    else:
+        source = f"assumed: data.vae {data.vae!r} is not on this machine"
+    return DataSize(
+        bytes_per_image=bytes_per_sample(
+            shapes.latent_shape, posterior, dtype, 2 if data.flip else 1, shapes.num_classes
+        ),
+        bytes_from=f"{_form(posterior, dtype, data.flip)} ({source})",
+        images=data.num_images,
+        images_from="data.num_images of the config",
+    )
+
+
+def _form(posterior: Posterior, dtype: StoredDtype, flips: bool) -> str:
+    arrays = {"gaussian": "mean and log-variance", "deterministic": "the latent itself"}[posterior]
+    return f"{arrays} in {dtype}{', mirrored view included' if flips else ''}"
 
 
 def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: Mapping[str, Any]) -> StateBytes:
-    """Model states for fp32 weights with AdamW and `averages` of them, none offloaded, shared out as in ZeRO (1).
+    """Model states of fp32 weights under AdamW with so many `averages` of them, none offloaded, divided as ZeRO does.
 
-    (1) Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2.
-    Stage 0 steps the weights themselves, so it has no masters. `raw` are the run's raw DeepSpeed options.
+    ZeRO: Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2.
+    Stage 0 updates the weights themselves, so it has no masters. `raw` are the run's raw DeepSpeed options.
     """
     count = sum(parameter.numel() for parameter in backbone.parameters())
     whole = FP32 * count
@@ -112,13 +175,6 @@ def _buffer_bytes(stage: int, count: int, zero: Mapping[str, Any]) -> int:
     return FP32 * int(zero.get("reduce_bucket_size", 5e8)) * (2 if zero.get("overlap_comm") else 1)
 
 
-def sample_bytes(latent_shape: tuple[int, int, int], views: int) -> int:
-    """Bytes of a sample in a shard: posterior moments `(2C, h, w)` in fp16 for each view, the label and the source."""
-    channels, height, width = latent_shape
-    array = NPY_HEADER + 2 * 2 * channels * height * width
-    view = TAR_BLOCK + -(-array // TAR_BLOCK) * TAR_BLOCK
-    return views * view + LABEL_AND_SOURCE
-
-
 def training_days(flops_per_image: int, images: int, flops_per_second: float) -> float:
+    """Days that training on `images` images takes at a rate of `flops_per_second`."""
     return flops_per_image * images / flops_per_second / 86_400

@@ -10,19 +10,20 @@ from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.embeddings import TableTime
-from latentdebias.batches.batches import BatchPlan, DataOptions, check_flip, plan_batches
+from latentdebias.batches.loader import check_flip
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.order import ORDERS
+from latentdebias.batches.plan import BatchPlan, plan_batches
+from latentdebias.batches.reader import READERS, TrainingSet, open_training_set
 from latentdebias.config import RunConfig
 from latentdebias.diffusion import VARIANCES, Diffusion
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences, load_initial_weights
 from latentdebias.registry import load_plugins
 from latentdebias.sampling import ModelFacts, check_draw
-from latentdebias.shards.cache import ShardCache
-from latentdebias.shards.order import ORDERS
-from latentdebias.shards.reader import LatentShards
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options
+from latentdebias.training.hooks import HOOKS
 from latentdebias.training.hooks.evaluation import check_evaluation
 from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import check_wandb
@@ -99,10 +100,10 @@ def stated_shapes(config: RunConfig) -> Shapes | None:
     return Shapes(data.latent_shape, data.num_classes)
 
 
-def open_shards(config: RunConfig) -> LatentShards:
+def open_shards(config: RunConfig) -> TrainingSet:
     """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
     data = config.data
-    shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
+    shards = open_training_set(data)
     manifest = shards.manifest
     stated = {
         "data.vae": (data.vae, manifest.autoencoder["id"]),
@@ -119,28 +120,18 @@ def open_shards(config: RunConfig) -> LatentShards:
     return shards
 
 
-def _local_shards(data: DataOptions) -> LatentShards:
-    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
-
-
-def _remote_shards(data: DataOptions) -> LatentShards:
-    if data.cache is None:
-        raise UserError(
-            f"data.shards {data.shards!r} is an address, and its shards are read through local copies; name a folder "
-            f"for them, one a set: --set data.cache=FOLDER"
-        )
-    return ShardCache(data.shards, data.cache, int(data.cache_gb * 1e9)).open()
-
-
-def prepare(config: RunConfig) -> LatentShards:
+def prepare(config: RunConfig) -> TrainingSet:
     """Check all that can be checked before a process group starts, and open the run's shards."""
     load_plugins(config.imports)
-    check_deepspeed_options(config.deepspeed)
+    check_deepspeed_options(config.deepspeed, config.training.compile)
     check_optimizer(OPTIMIZERS.build(config.optimizer), zero_stage(config.deepspeed))
     LR_SCHEDULES.build(config.lr_schedule)
     diffusion, shapes = build_diffusion(config), stated_shapes(config)
     check_times(config, diffusion)
     ORDERS.build(config.data.order)
+    for hook in config.hooks:
+        HOOKS.build(hook)
+    READERS.build(config.data.reader)
     if shapes is not None:
         say(describe_model(config, shapes))
     shards = open_shards(config)
@@ -186,7 +177,7 @@ def batch_plan(config: RunConfig) -> BatchPlan:
     )
 
 
-def load_autoencoder_of(shards: LatentShards, device: torch.device) -> Autoencoder:
+def load_autoencoder_of(shards: TrainingSet, device: torch.device) -> Autoencoder:
     """The autoencoder that made the shards."""
     made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
     return load_this_autoencoder(made_with, made_with.id, device)

@@ -53,6 +53,10 @@ class Registry(Generic[T]):
         """Every registered name, presets among them, sorted."""
         return sorted(self._entries)
 
+    def newest_first(self) -> Iterator[T]:
+        """Every entry with its default options, the one registered last first."""
+        return (self.build(name) for name in reversed(list(self._entries)))
+
     @property
     def part(self) -> pydantic.PlainValidator:
         """The annotation of a config field that holds a built entry: `Annotated[Weighting, WEIGHTINGS.part]`.

@@ -9,12 +9,11 @@ from typing import BinaryIO
 
 import fsspec
 
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.files import published
 
 SCHEMES = ("file", "http", "https", "s3")
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-CHECK_SET = "the set it belongs to with: python tools/encode.py verify DIRECTORY, where it was made"
 CHECK_SERVER = "that its server is up and answers requests for byte ranges; the same command then goes on"
 READ_AHEAD = 1 << 20
 
@@ -34,7 +33,8 @@ def check_url(url: str) -> None:
 def open_url(url: str) -> Iterator[BinaryIO]:
     """A stream of the bytes at `url`; what fails while it is open, opening included, is a `UserError` with `url`."""
     check_url(url)
-    with _read_errors(url, CHECK_SET), fsspec.open(url, "rb") as file:
+    check = f"the set it belongs to with: {command('encode')} verify DIRECTORY, where it was made"
+    with _read_errors(url, check), fsspec.open(url, "rb") as file:
         yield file
 
 

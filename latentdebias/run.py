@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
+import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
-from latentdebias.batches.batches import LatentBatches
+from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
@@ -34,16 +36,18 @@ from latentdebias.prepare import (
     say,
 )
 from latentdebias.sampling import LatentModel, Network
-from latentdebias.shards.reader import LatentShards
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
+from latentdebias.training.hooks import HOOKS, HookContext
+from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.hooks.evaluation import InLoopEvaluation
+from latentdebias.training.hooks.logging import Logging
 from latentdebias.training.hooks.sample_grid import SampleGrid
+from latentdebias.training.hooks.with_average import UseWeights, WithAverage
 from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import open_writers
-from latentdebias.training.monitor.logging_hook import Logging
 from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
 from latentdebias.training.monitor.run_log import RunLog
@@ -53,7 +57,8 @@ from latentdebias.training.stopping.agreement import Agreement
 from latentdebias.training.stopping.run_lock import run_lock
 from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
 from latentdebias.training.stopping.watchdog import Watchdog
-from latentdebias.training.trainer import Checkpointing, Hook, Trainer, TrainState, UseWeights, WithAverage
+from latentdebias.training.trainer import Hook, Trainer, TrainState
+from latentdebias.training.zero_state import ZeroState
 
 CHECKPOINTS = "checkpoints"
 
@@ -78,7 +83,18 @@ FREE_ON_RESUME = {
         "wandb_project",
     },
     "ema": {"snapshot_every"},
-    "data": {"shards", "cache", "cache_gb", "workers", "vae", "resolution", "latent_shape", "num_classes"},
+    "data": {
+        "reader",
+        "shards",
+        "cache",
+        "cache_gb",
+        "workers",
+        "vae",
+        "resolution",
+        "latent_shape",
+        "num_classes",
+        "num_images",
+    },
 }
 
 
@@ -91,7 +107,7 @@ def check_exportable(config: RunConfig) -> None:
 class Run:
     """A training run, assembled under a started process group; `train` runs it to its end."""
 
-    def __init__(self, config: RunConfig, shards: LatentShards) -> None:
+    def __init__(self, config: RunConfig, shards: TrainingSet) -> None:
         self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
         self.shapes = Shapes(shards.latent_shape, shards.num_classes)
         self.diffusion = build_diffusion(config)
@@ -107,11 +123,13 @@ class Run:
             training.grad_clip,
             config.deepspeed,
         )
-        self.ema = PartitionedEMA(self.engine.fp32_partitions(), config.ema)
+        self.zero_state = ZeroState(self.engine)
+        self.ema = PartitionedEMA(self.zero_state.partitions, config.ema)
+        self.state = RunState(self.zero_state, self.ema)
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
-            RunState(self.engine, self.ema),
+            self.state,
             self._settings(),
             CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.may_change),
         )
@@ -153,8 +171,8 @@ class Run:
             if self.config.ema.snapshot_every:
                 self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
         state = TrainState(first)
-        with self.trainer(state, last) as trainer:
-            trainer.run()
+        with self.training(state, last) as train:
+            train(last - first)
         if state.stopped_by:
             self._say_stopped(state)
         else:
@@ -162,8 +180,11 @@ class Run:
         return state
 
     @contextmanager
-    def trainer(self, state: TrainState, last: int) -> Iterator[Trainer]:
-        """The loop from `state` to the step `last`, with all hooks, watched for the length of a with-block."""
+    def training(self, state: TrainState, last: int) -> Iterator[Callable[[int], None]]:
+        """Within the block the run is watched and logged, and the function given trains so many steps further.
+
+        They begin at `state.step` and may not go beyond the step `last`; after a stop the function does nothing.
+        """
         options, request, waited = self.config.training, StopRequest(), WaitClock()
         workload = self._workload()
         with (
@@ -171,27 +192,22 @@ class Run:
             Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
             closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
         ):
-            agreement = Agreement(2)
-            meter = LossMeter(self.engine.device)
+            agreement, meter = Agreement(2), LossMeter(self.engine.device)
             speed = Speedometer(workload, waited, self.engine.device, state.step)
-            logging = Logging(log, meter, self.engine, options, speed)
+            lr_schedule = LR_SCHEDULES.build(self.config.lr_schedule)
+            trainer = Trainer(self.engine, self.diffusion, self.ema, lr_schedule, meter, options)
             hooks: list[Hook] = [
                 watchdog.beat,
                 Stopping(request, self.checkpoints, agreement),
-                logging,
+                Logging(log, meter, self.engine, options, speed),
                 *self._hooks(log, watchdog),
             ]
-            yield Trainer(
-                self.engine,
-                self.diffusion,
-                self.ema,
-                waited.around(batches),
-                meter,
-                LR_SCHEDULES.build(self.config.lr_schedule),
-                options,
-                state,
-                hooks,
-            )
+            micro_batches = waited.around(batches)
+
+            def train(steps: int) -> None:
+                trainer.run(state, itertools.islice(micro_batches, steps * self.plan.accumulation), hooks)
+
+            yield train
             agreement.close()
 
     def _say_stopped(self, state: TrainState) -> None:
@@ -203,7 +219,7 @@ class Run:
             print(line, file=sys.stderr, flush=True)
 
     def _write_model(self, step: int, average: str) -> None:
-        WithAverage(0, self.engine, self.ema, average, functools.partial(self._export, average)).now(step)
+        WithAverage(self.state, average, 0, functools.partial(self._export, average)).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -226,44 +242,42 @@ class Run:
         return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
     def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
-        options = self.config.training
+        """What runs after every update, in this order: the run's own hooks, then the user's."""
+        config, run = self.config, self._hook_context(log)
         hooks: list[Hook] = [
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
-            watchdog.unwatched(Checkpointing(self.checkpoints, options)),
-            self._unhurried(options.export_every, functools.partial(self._export, self.config.ema.first), watchdog),
+            watchdog.unwatched(Checkpointing(self.checkpoints, config.training)),
         ]
-        if options.sample_every:
-            hooks.append(
-                self._unhurried(options.sample_every, None if log is None else self._sample_grid(log), watchdog)
-            )
-        if every := self.config.evaluation.every:
-            hooks.append(self._unhurried(every, None if log is None else self._evaluation(log), watchdog))
-        return hooks
+        export = functools.partial(self._export, run.average)
+        uses: list[tuple[int, Callable[[], UseWeights]]] = [
+            (config.training.export_every, lambda: export),
+            (config.training.sample_every, lambda: SampleGrid(config.sampling, run)),
+            (config.evaluation.every, lambda: InLoopEvaluation(config.evaluation, run)),
+        ]
+        for every, use in uses:
+            if every:
+                # They may take long, and nothing of them is needed to resume.
+                average = WithAverage(self.state, run.average, every, None if log is None else use())
+                hooks.append(unless_stopped(watchdog.unwatched(average)))
+        return [*hooks, *(watchdog.unwatched(HOOKS.build(hook).build(run)) for hook in config.hooks)]
 
-    def _unhurried(self, every: int, use: UseWeights | None, watchdog: Watchdog) -> Hook:
-        """What may take long with the average, and is not needed to resume."""
-        return unless_stopped(watchdog.unwatched(WithAverage(every, self.engine, self.ema, self.config.ema.first, use)))
+    def _hook_context(self, log: RunLog | None) -> HookContext:
+        return HookContext(
+            run_dir=self.run_dir,
+            rank=distributed.rank(),
+            diffusion=self.diffusion,
+            manifest=self.shards.manifest,
+            average=self.config.ema.first,
+            state=self.state,
+            log=log,
+            open_image_sampler=lambda: self._image_sampler,
+        )
 
     def _snapshots(self) -> list[Hook]:
         every, stds = self.config.ema.snapshot_every, self.config.ema.stds
         writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
-        return [WithAverage(every, self.engine, self.ema, name, write) for name, write in writers.items()]
-
-    def _sample_grid(self, log: RunLog) -> SampleGrid:
-        show = functools.partial(log.write_image, "samples")
-        names = self.shards.manifest.class_names
-        return SampleGrid(self.run_dir / "samples", self._image_sampler, self.config.sampling, names, show)
-
-    def _evaluation(self, log: RunLog) -> InLoopEvaluation:
-        return InLoopEvaluation(
-            self.run_dir,
-            self._image_sampler,
-            self.config.evaluation,
-            self.shards.manifest.resolution,
-            self.config.ema.first,
-            log.write,
-        )
+        return [WithAverage(self.state, name, every, write) for name, write in writers.items()]
 
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
@@ -306,5 +320,7 @@ class Run:
         shards = self.shards.manifest.shards
         return {
             **settings,
+            # The reader is free where it leaves the order to `data.order`; any other says what decides its order.
+            **self.shards.resume_settings(self.plan.world_size),
             "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
         }

@@ -1,14 +1,16 @@
 """What a run will cost, against counts by hand and against a run's own tensors."""
 
+import functools
+
 import pytest
 import torch
 
-from latentdebias.config import load_config
+from latentdebias.autoencoders import load_autoencoder
+from latentdebias.config import CONFIG_DIR, load_config
 from latentdebias.errors import UserError
-from latentdebias.plan import plan_run, sample_bytes, state_bytes, training_days
+from latentdebias.plan import plan_run, state_bytes, training_days
 from latentdebias.prepare import build_backbone, prepare
 from latentdebias.run import Run
-from latentdebias.shards.reader import LatentShards
 
 DIT_S = [
     "model.name=dit_s_patch2",
@@ -25,6 +27,7 @@ PARAMETERS_OF_DIT_S = (
 )
 
 
+@functools.cache
 def plan_of(*overrides: str, gpus: int = 8):
     return plan_run(load_config("imagenet256_debias.yaml", [*DIT_S, *overrides]), gpus)
 
@@ -78,16 +81,55 @@ def _held(run):
     parameters = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
     moments = [value for state in adamw.state.values() for value in state.values() if torch.is_tensor(value)]
     averages = [tensor for average in run.ema.averages.values() for tensor in average]
-    tensors = [*parameters, *moments, *run.engine.fp32_partitions(), *averages]
+    tensors = [*parameters, *moments, *run.zero_state.partitions, *averages]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def test_shards_are_as_large_as_predicted(digit_shards):
-    written = sum(path.stat().st_size for path in digit_shards.glob("*.tar"))
-    shards = LatentShards(digit_shards)
-    assert len(shards) * sample_bytes(shards.latent_shape, 2) == pytest.approx(written, rel=0.02)
-    assert sample_bytes((4, 32, 32), 1) == 19_456
-    assert sample_bytes((4, 32, 32), 2) == 36_864
+@pytest.fixture
+def pixel_shards(encode):
+    """21 images as uint8 pixels, without mirrored views."""
+    return encode("pixels", load_autoencoder("identity"), flips=False)
+
+
+@pytest.mark.parametrize("name", ["digit_shards", "pixel_shards"])
+def test_a_set_that_exists_is_counted_as_it_is(request, name):
+    directory = request.getfixturevalue(name)
+    unstated = [f"data.{key}=null" for key in ("vae", "resolution", "latent_shape", "num_classes")]
+    changes = [*unstated, "data.num_images=5", f"data.shards={directory}"]
+    data = plan_run(load_config("digits_debias.yaml", changes), 1).data
+    tars = list(directory.glob("*.tar"))
+    written = sum(path.stat().st_size for path in tars)
+    # Every tar ends in up to 10,240 bytes of zeros.
+    assert written - 10_240 * len(tars) <= data.images * data.bytes_per_image <= written
+    assert str(directory) in data.bytes_from
+    assert str(directory) in data.images_from
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "bytes_per_image", "images", "words"),
+    [
+        ("imagenet256_debias.yaml", ["data.flip=false"], 19_456, 1_281_167, "assumed"),
+        ("imagenet256_debias.yaml", [], 36_864, 1_281_167, "assumed"),
+        ("ffhq256_debias.yaml", ["data.flip=false", "data.num_classes=2"], 199_680, 70_000, "uint8"),
+        ("digits_debias.yaml", ["data.shards=nowhere"], 3_072, 1_797, "'digits'"),
+        ("digits_debias.yaml", ["data.shards=nowhere", "data.num_images=null"], 3_072, None, "'digits'"),
+    ],
+)
+def test_a_set_that_is_not_there_is_counted_from_the_config(config, changes, bytes_per_image, images, words):
+    small = "model={name: dit, width: 16, depth: 1, heads: 2, patch_size: 4}"
+    data = plan_run(load_config(config, [*changes, small]), 1).data
+    assert (data.bytes_per_image, data.images) == (bytes_per_image, images)
+    assert words in data.bytes_from
+
+
+def test_a_set_that_is_not_what_the_config_says_is_refused(pixel_shards):
+    with pytest.raises(UserError, match=r"data\.vae is 'digits'"):
+        plan_run(load_config("digits_debias.yaml", [f"data.shards={pixel_shards}"]), 1)
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in CONFIG_DIR.glob("*_*.yaml")))
+def test_every_shipped_run_says_how_many_images_it_is_for(config):
+    assert load_config(config).data.num_images
 
 
 def test_days_are_operations_over_rate():

@@ -10,6 +10,8 @@ import latentdebias
 PACKAGE = Path(latentdebias.__file__).parent
 # The road of an image, and below it what everything stands on: each room imports only from those above it here.
 ROOMS = [
+    "version",
+    "timm_registration",
     "distributed",
     "errors",
     "devices",

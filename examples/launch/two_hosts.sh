@@ -8,24 +8,55 @@
 # cluster's nodes share a disk. Needs root on Linux, iproute2, openssh-server, openssh-client and, for DeepSpeed, pdsh.
 set -euo pipefail
 
-if [[ -e /run/netns/host1 || -e /run/netns/host2 ]]; then
-    echo "error: network namespace host1 or host2 exists already; another $0 runs, or: ip netns delete host1" >&2
+fail() {
+    echo "error: $1" >&2
     exit 2
-fi
-work=$(mktemp -d)
+}
+
+# Everything that the hosts need, before anything is made.
+check_machine() {
+    if [[ $(uname) != Linux || $EUID != 0 ]]; then fail "$0 needs root on Linux: sudo env \"PATH=\$PATH\" $0 COMMAND..."; fi
+    local missing=() program
+    for program in ip:iproute2 unshare:util-linux sshd:openssh-server ssh:openssh-client ssh-keygen:openssh-client; do
+        if ! command -v "${program%:*}" >/dev/null; then missing+=("${program%:*} (package ${program#*:})"); fi
+    done
+    if ((${#missing[@]})); then fail "$0 needs $(printf '%s, ' "${missing[@]}")which this machine has not; install it first."; fi
+    # Both end with the command, and leave nothing behind.
+    if ! unshare --net ip link add eth0 type veth peer name eth1; then
+        fail "this machine does not let root make networks; a container needs --privileged."
+    fi
+    if ! unshare --pid --fork --mount-proc --uts bash -c "hostname host1"; then
+        fail "this machine does not let root make process namespaces; a container needs --privileged."
+    fi
+    if [[ -e /run/netns/host1 || -e /run/netns/host2 ]]; then
+        fail "network namespace host1 or host2 exists already: another $0 runs, or one was killed with SIGKILL. Remove \
+what it left with: ip netns delete host1; ip netns delete host2"
+    fi
+}
+
 hosts=()
+made=()
+work=
 
 take_down() {
-    # Ending the first process of a process namespace ends all of it.
-    for pid in "${hosts[@]}"; do kill -KILL "$(</proc/"$pid"/task/"$pid"/children)" 2>/dev/null || true; done
-    wait
+    # unshare's --kill-child ends the first process of a host with it, and that one all others. Braces: bash tells of
+    # every child that a signal ended.
+    for pid in "${hosts[@]}"; do
+        { kill -KILL "$pid" && wait "$pid"; } 2>/dev/null || true
+    done
     for host in host1 host2; do
         ip netns delete "$host" 2>/dev/null || true
         rm -rf "/etc/netns/$host"
     done
-    # Made below where they were missing; one with something in it stays.
-    rmdir ~root/.ssh /etc/netns 2>/dev/null || true
+    for folder in "${made[@]}"; do rmdir "$folder" 2>/dev/null || true; done
     rm -rf "$work"
+}
+
+make_folder() {
+    if [[ ! -d $1 ]]; then
+        mkdir -p "$1"
+        made+=("$1")
+    fi
 }
 
 make_keys() {
@@ -65,12 +96,17 @@ boot() {
     ip netns exec "$1" unshare --pid --fork --kill-child --mount-proc --uts bash -c "
         hostname $1
         mount --bind '$work/ssh' ~root/.ssh
-        exec /usr/sbin/sshd -D -e -f '$work/sshd_config'" 2>"$work/$1.log" &
+        exec $(command -v sshd) -D -e -f '$work/sshd_config'" 2>"$work/$1.log" &
     hosts+=($!)
 }
 
+# sshd is not in everybody's PATH.
+export PATH=$PATH:/usr/sbin:/sbin
+if (($# == 0)); then fail "name a command to run on host1: $0 COMMAND..."; fi
+check_machine
 trap take_down EXIT
-mkdir -p ~root/.ssh /run/sshd
+work=$(mktemp -d)
+for folder in ~root/.ssh /run/sshd /etc/netns; do make_folder "$folder"; done
 make_keys
 make_network
 boot host1
@@ -79,8 +115,9 @@ boot host2
 reach() { ip netns exec host1 ssh -F none -i "$work/ssh/id_ed25519" -o "UserKnownHostsFile=$work/ssh/known_hosts" "$@"; }
 for host in host1 host2; do
     for _ in {1..50}; do
-        if reach "$host" true 2>/dev/null; then break; fi
+        if reach "$host" true 2>/dev/null; then continue 2; fi
         sleep 0.1
     done
+    fail "$host does not answer ssh; its sshd says: $(tail -n 5 "$work/$host.log")"
 done
 reach host1 "cd $(printf %q "$PWD") && $(printf '%q ' env "PATH=$PATH" "$@")"

@@ -6,6 +6,18 @@
 # Needs slurm-wlm and munge. Its configuration, key and state are in a temporary folder; its daemons end with the hosts.
 set -euo pipefail
 
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# The daemons are not in everybody's PATH.
+export PATH=$PATH:/usr/sbin:/sbin
+for program in slurmctld:slurm-wlm slurmd:slurm-wlm sinfo:slurm-wlm munged:munge ssh:openssh-client; do
+    if ! command -v "${program%:*}" >/dev/null; then fail "$0 needs ${program%:*}; install package ${program#*:} first."; fi
+done
+if [[ $(hostname) != host1 ]]; then fail "run it inside two hosts: sudo examples/launch/two_hosts.sh $0 COMMAND..."; fi
+
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SLURM_CONF=$work/slurm.conf
@@ -44,6 +56,12 @@ munged --force --key-file="$work/munge.key" --socket="$work/munge.socket" \
 slurmctld
 slurmd
 ssh host2 "SLURM_CONF=$SLURM_CONF slurmd"
-until sinfo --noheader --states=idle --format=%D 2>/dev/null | grep -qx 2; do sleep 0.5; done
+for _ in {1..120}; do
+    if sinfo --noheader --states=idle --format=%D 2>/dev/null | grep -qx 2; then break; fi
+    sleep 0.5
+done
+if ! sinfo --noheader --states=idle --format=%D | grep -qx 2; then
+    fail "the two nodes did not start within a minute; slurmctld says: $(tail -n 5 "$work/slurmctld.log")"
+fi
 
 "$@"

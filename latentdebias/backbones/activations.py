@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from latentdebias.backbones.blocks import checkpoint_blocks, find_blocks
@@ -13,10 +13,10 @@ from latentdebias.backbones.spec import BackboneSpec, Precision
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """What one micro-batch keeps for the backward: as it is, and where every block is checkpointed.
+    """Bytes that the forward of one micro-batch keeps for its backward.
 
-    The second holds the inputs of all blocks, what is outside them, and one block's own (of the mean block) while it
-    is run again.
+    `kept_checkpointed` is the number where every block is checkpointed: the inputs of all blocks, what is kept outside
+    them, and what a mean block keeps while its forward runs again.
     """
 
     kept: int
@@ -29,19 +29,26 @@ def activation_bytes(
     num_classes: int,
     micro_batch_size: int,
     precision: Precision,
-) -> ActivationBytes:
-    """Count on fake tensors, with the CPU's autocast rules; temporaries of kernels and of the backward are left out."""
+) -> ActivationBytes | None:
+    """Count the bytes on fake tensors, with the CPU's autocast rules.
+
+    Temporaries of kernels and of the backward are left out. None for a backbone whose forward reads its numbers, as
+    with `.item()`: fake tensors have none.
+    """
     channels, side, _ = latent_shape
     with torch.device("meta"):
         backbone = spec.without_pretrained().build(side, channels, num_classes)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        backbone.to_empty(device="cpu")
-        kept = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
-        blocks = find_blocks(backbone)
-        if not blocks:
-            return ActivationBytes(kept, kept)
-        checkpoint_blocks(backbone)
-        outside = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            backbone.to_empty(device="cpu")
+            kept = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
+            blocks = find_blocks(backbone)
+            if not blocks:
+                return ActivationBytes(kept, kept)
+            checkpoint_blocks(backbone)
+            outside = saved_bytes(backbone, latent_shape, micro_batch_size, precision)
+    except (DataDependentOutputException, DynamicOutputShapeException):
+        return None
     return ActivationBytes(kept, outside + (kept - outside) // len(blocks))
 
 

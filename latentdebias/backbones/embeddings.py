@@ -78,6 +78,11 @@ def labels_or_null(y: Tensor | None, z: Tensor, num_classes: int) -> Tensor:
     return torch.full((len(z),), num_classes, device=z.device) if y is None else y
 
 
+def class_tokens(embedding: nn.Module | None, y: Tensor | None, z: Tensor, num_classes: int) -> list[Tensor]:
+    """The token `(B, D)` of the labels y, None for the null class throughout; no token without an embedding."""
+    return [] if embedding is None else [embedding(labels_or_null(y, z, num_classes))]
+
+
 def unpatchify(tokens: Tensor, patch_size: int, grid_size: int) -> Tensor:
     """Tokens `(B, N, p p C)` in raster order -> `(B, C, H, W)`."""
     p = patch_size

@@ -11,7 +11,7 @@ from timm.layers import PatchEmbed
 from timm.models.beit import Block
 from torch import Tensor, nn
 
-from latentdebias.backbones.embeddings import TIME_EMBEDDINGS, TimeEmbedding, labels_or_null, unpatchify
+from latentdebias.backbones.embeddings import TIME_EMBEDDINGS, TimeEmbedding, class_tokens, unpatchify
 from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
@@ -59,17 +59,12 @@ class MinSNRViT(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         check_latents(z, self.in_chans, self.img_size)
-        x = torch.cat([self._condition(z, t, y), self.patch_embed(z)], dim=1) + self.pos_embed
+        tokens = [self.time_embedding(t), *class_tokens(self.class_embedding, y, z, self.num_classes)]
+        x = torch.cat([torch.stack(tokens, dim=1), self.patch_embed(z)], dim=1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         patches = self.linear_projection(x[:, self.num_condition_tokens :])
         return unpatchify(patches, self.patch_size, self.grid_size)
-
-    def _condition(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        tokens = [self.time_embedding(t)]
-        if self.class_embedding is not None:
-            tokens.append(self.class_embedding(labels_or_null(y, z, self.num_classes)))
-        return torch.stack(tokens, dim=1)
 
 
 @BACKBONES.register("min_snr_vit")

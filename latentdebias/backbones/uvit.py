@@ -8,7 +8,7 @@ from timm.layers import PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from latentdebias.backbones.embeddings import labels_or_null, sinusoid, unpatchify
+from latentdebias.backbones.embeddings import class_tokens, sinusoid, unpatchify
 from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
@@ -74,7 +74,8 @@ class UViT(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         check_latents(z, self.in_chans, self.img_size)
-        x = torch.cat([self._condition(z, t, y), self.patch_embed(z)], dim=1) + self.pos_embed
+        tokens = [*class_tokens(self.label_emb, y, z, self.num_classes), sinusoid(t, self.width).to(z.dtype)]
+        x = torch.cat([torch.stack(tokens, dim=1), self.patch_embed(z)], dim=1) + self.pos_embed
         skips = []
         for block in self.in_blocks:
             x = block(x)
@@ -84,12 +85,6 @@ class UViT(nn.Module):
             x = block(x, skips.pop())
         patches = self.decoder_pred(self.norm(x))[:, self.num_condition_tokens :]
         return self.final_layer(unpatchify(patches, self.patch_size, self.grid_size))
-
-    def _condition(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        tokens = [sinusoid(t, self.width).to(z.dtype)]
-        if self.label_emb is not None:
-            tokens.insert(0, self.label_emb(labels_or_null(y, z, self.num_classes)))
-        return torch.stack(tokens, dim=1)
 
 
 @BACKBONES.register("uvit")

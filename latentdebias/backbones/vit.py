@@ -16,7 +16,7 @@ from latentdebias.backbones.embeddings import (
     TIME_EMBEDDINGS,
     LabelEmbedding,
     TimeEmbedding,
-    labels_or_null,
+    class_tokens,
     unpatchify,
 )
 from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, check_patches
@@ -63,17 +63,12 @@ class TokenViT(nn.Module):
         check_latents(z, self.in_chans, self.img_size)
         embedded = self.vit._pos_embed(self.vit.patch_embed(z))
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)
-        x = torch.cat([self._condition(z, t, y), self.vit.norm_pre(x)], dim=1)
+        tokens = [self.t_embedder(t), *class_tokens(self.y_embedder, y, z, self.num_classes)]
+        x = torch.cat([torch.stack(tokens, dim=1) + self.condition_pos_embed, self.vit.norm_pre(x)], dim=1)
         for block, rope in zip(self.vit.blocks, self._rotary_by_block(rotary), strict=True):
             x = block(x) if rope is None else block(x, rope=rope)
         patches = self.vit.norm(x)[:, -(self.grid_size**2) :]
         return unpatchify(self.head(patches), self.patch_size, self.grid_size)
-
-    def _condition(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
-        tokens = [self.t_embedder(t)]
-        if self.y_embedder is not None:
-            tokens.append(self.y_embedder(labels_or_null(y, z, self.num_classes)))
-        return torch.stack(tokens, dim=1) + self.condition_pos_embed
 
     def _rotary_by_block(self, rotary: Tensor | None) -> list[Tensor | None]:
         # Eva's mixed rotary embedding has one slice for each block, its axial one is shared.

@@ -1,7 +1,7 @@
 """Between the autoencoder's latents and the unit-scale latents that diffusion runs on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -30,12 +30,21 @@ class LatentNormalization:
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Unscaled latents `(B, C, h, w)` -> unit-scale ones."""
-        return (latents - _column(self.mean, latents)) / _column(self.std, latents)
+        mean, std = self._columns(latents)
+        return (latents - mean) / std
 
     def denormalize(self, z: Tensor) -> Tensor:
         """The inverse of `normalize`."""
-        return z * _column(self.std, z) + _column(self.mean, z)
+        mean, std = self._columns(z)
+        return z * std + mean
+
+    def _columns(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        return _column(self.mean, like.dtype, like.device), _column(self.std, like.dtype, like.device)
 
 
-def _column(values: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+@lru_cache(maxsize=16)
+def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The values as `(C, 1, 1)`, copied to a device once: each copy would wait for it."""
+    # A tensor that is made in inference mode could not be used by a training later on.
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

@@ -4,11 +4,9 @@ import argparse
 
 from latentdebias.config import RunConfig, load_config
 from latentdebias.errors import UserError, legal_choices, run_tool
-from latentdebias.plan import Plan, plan_run, training_days
+from latentdebias.plan import DataSize, Plan, plan_run, training_days
 from latentdebias.registry import load_plugins
 from latentdebias.training.monitor.peak_flops import GPUS, peak_of
-
-IMAGENET = 1_281_167
 
 
 def main() -> None:
@@ -27,7 +25,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--gpu", default="h100", metavar="NAME", help=f"one of {', '.join(GPUS)}")
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak reached; assumed (0.4)")
     parser.add_argument("--steps", type=int, metavar="N", help="default: training.steps")
-    parser.add_argument("--images", type=int, default=IMAGENET, metavar="N", help="of the shards; default: ImageNet's")
+    parser.add_argument("--images", type=int, metavar="N", help="default: of the set, or data.num_images")
     arguments = parser.parse_args()
     if arguments.gpu not in GPUS:
         raise UserError(f"--gpu {arguments.gpu!r} is not in the table. {legal_choices(arguments.gpu, GPUS)}")
@@ -45,11 +43,11 @@ def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[
     lines = [
         f"{'model':14s}{config.model['name']}: {plan.parameters / 1e6:.1f}M parameters, latents "
         f"{tuple(shapes.latent_shape)}, {shapes.num_classes} classes",
-        f"{'shards':14s}{plan.bytes_per_sample * arguments.images / 1e9:.1f} GB for {arguments.images:,} images"
-        f"{', mirrored views included' if config.data.flip else ''}",
+        f"{'shards':14s}{_shards(plan.data, arguments.images)}",
+        f"{'':14s}{plan.data.bytes_per_image:,} bytes an image: {plan.data.bytes_from}",
     ]
     if plan.flops is None:
-        return [*lines, f"{'FLOPs':14s}not counted: this backbone does not run on the meta device"]
+        return [*lines, f"{'FLOPs':14s}not counted: this backbone's forward reads its numbers"]
     peak = peak_of(GPUS[arguments.gpu], training.precision)
     images = steps * training.batch_size
     days = training_days(plan.flops.training(), images, arguments.gpus * peak * arguments.utilisation)
@@ -62,18 +60,25 @@ def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[
     ]
 
 
+def _shards(data: DataSize, given: int | None) -> str:
+    images, images_from = (data.images, data.images_from) if given is None else (given, "--images")
+    if images is None:
+        return "number of images not stated: --images N"
+    return f"{data.bytes_per_image * images / 1e9:,.2f} GB for {images:,} images ({images_from})"
+
+
 def _memory(plan: Plan, config: RunConfig) -> list[str]:
-    kept, checkpointed = plan.activations.kept, plan.activations.kept_checkpointed
+    kept = None if plan.activations is None else plan.activations.kept
+    checkpointed = None if plan.activations is None else plan.activations.kept_checkpointed
     columns = ["weights", "gradients", "optimizer", "buffers", "activations", "total", "checkpointed", "DeepSpeed's"]
     lines = [
         f"GB on each of {plan.gpus} GPUs, micro-batch {plan.micro_batch_size}, {config.training.precision}",
         " " * 8 + "".join(f"{name:>14s}" for name in columns),
     ]
     for states in plan.states:
-        numbers = [states.weights, states.gradients, states.optimizer, states.buffers, kept]
-        numbers += [states.total + kept, states.total + checkpointed]
-        estimate = "-" if states.deepspeed is None else f"{states.deepspeed / 1e9:.2f}"
-        lines.append(f"stage {states.stage:<2d}{''.join(f'{n / 1e9:14.2f}' for n in numbers)}{estimate:>14s}")
+        totals = [None if each is None else states.total + each for each in (kept, checkpointed)]
+        numbers = [states.weights, states.gradients, states.optimizer, states.buffers, kept, *totals, states.deepspeed]
+        lines.append(f"stage {states.stage:<2d}{''.join(f'{_gigabytes(number):>14s}' for number in numbers)}")
     return [
         *lines,
         "",
@@ -82,8 +87,13 @@ def _memory(plan: Plan, config: RunConfig) -> list[str]:
         "activations: bytes kept for the backward, counted on fake tensors with the CPU's autocast rules; kernels'",
         "  temporaries, CUDA's own memory and fragmentation come on top.",
         "checkpointed: the total where the blocks' activations are computed again in the backward.",
+        *(["-: not counted, for this backbone's forward reads its numbers."] if kept is None else []),
         "DeepSpeed's: its estimator's model states; it assumes bf16 weights and gradients, no average and no buffers.",
     ]
+
+
+def _gigabytes(number: int | None) -> str:
+    return "-" if number is None else f"{number / 1e9:.2f}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, pip_install
 
 RESOLUTION = 32
 NUM_CLASSES = 10
@@ -23,7 +23,7 @@ def load_images() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError:
         raise UserError(
-            "The demo's digits come with scikit-learn, which is not installed; run: pip install -e '.[demo]'"
+            f"The demo's digits come with scikit-learn, which is not installed; run: {pip_install('demo')}"
         ) from None
     digits = load_digits()
     order = np.argsort(digits.target, kind="stable")

@@ -133,7 +133,7 @@ def refuse_foreign_files(out: Path) -> None:
     """Raise `UserError` where `out` holds files under a set's names and no record of one."""
     foreign = [name for name in outputs() if (out / name).exists()]
     if foreign and RECORD not in foreign:
-        raise UserError(f"{out / foreign[0]} exists and was not written by tools/sample.py; choose another --out.")
+        raise UserError(f"{out / foreign[0]} exists and was not written by this command; choose another --out.")
 
 
 def remove_sample_set(out: Path) -> None:

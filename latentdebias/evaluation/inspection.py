@@ -15,13 +15,14 @@ from torchmetrics.functional.image import (
 )
 from torchvision.models import AlexNet_Weights
 
+from latentdebias.autoencoders import Autoencoder
 from latentdebias.drawing.image_sampler import save_grid
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.metrics.fid import FID
 from latentdebias.evaluation.sources.image_files import read_pixels
-from latentdebias.evaluation.sources.shards import Decoder, OfShards, ShardImages
+from latentdebias.evaluation.sources.shards import OfShards, ShardImages
 from latentdebias.evaluation.sources.source import ImageBatch
 from latentdebias.images.find import SourceImage, find_images
 from latentdebias.shards.jobs.inspect import source_names
@@ -78,7 +79,7 @@ def _pixels(source: SourceImage, resolution: int) -> Tensor:
     return torch.from_numpy(read_pixels(source, resolution, mend).copy()).permute(2, 0, 1)
 
 
-def reconstruct(shards: LatentShards, autoencoder: Decoder, indices: np.ndarray) -> Tensor:
+def reconstruct(shards: LatentShards, autoencoder: Autoencoder, indices: np.ndarray) -> Tensor:
     """The posterior means of samples `indices`, decoded: `(B, 3, H, W)` uint8 on the CPU."""
     images = ShardImages(shards, autoencoder)
     parts = np.array_split(indices, -(-len(indices) // ROWS_AT_ONCE))
@@ -110,7 +111,7 @@ def alexnet_weights() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
 
 
-def reconstruction_fid(shards: LatentShards, autoencoder: Decoder, path: str, extractor: Extractor) -> float:
+def reconstruction_fid(shards: LatentShards, autoencoder: Autoencoder, path: str, extractor: Extractor) -> float:
     """rFID: the FID between all inputs of the set, found below `path`, and what its latents decode to."""
     decoded = extract(ShardImages(shards, autoencoder), extractor, len(shards), "reconstructions")
     sources = extract(SourceImages(shards, path), extractor, len(shards), "sources")

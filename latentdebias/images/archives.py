@@ -1,16 +1,10 @@
-"""Images inside tar and zip archives, found by the archives' headers and read by position: nothing is extracted."""
+"""What tar and zip archives share: whether they hold class folders, a flat list of images or WebDataset samples."""
 
 import re
-import stat
-import struct
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -25,53 +19,14 @@ from latentdebias.images.image_set import (
     with_class_indices,
     with_class_names,
 )
-from latentdebias.remote import open_seekable, read_range
 
 Archive = TypeVar("Archive", Path, str)
 PATIENCE = 3
 """Seconds without a progress bar."""
 MAX_LABEL_TEXT = 32
 LABEL_EXTENSION = "cls"
-END_OF_ARCHIVE = bytes(2 * tarfile.BLOCKSIZE)
 MAX_IMAGE_BYTES = 2**30
 UNSAFE_NAME = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
-LOCAL_SIGNATURE = b"PK\x03\x04"
-LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Of a zip member: the signature, and the lengths of the name and of the extra field that follow."""
-ENCRYPTED = 1
-
-
-@dataclass(frozen=True)
-class ZipImage(SourceImage):
-    """A member of a zip: `offset` is that of its local header, `size` its bytes there, `full_size` once inflated."""
-
-    deflated: bool = False
-    full_size: int = 0
-    crc: int = 0
-
-    def read(self) -> bytes:
-        """The bytes of the image file; an error where they are not those that the zip's directory promises."""
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            signature, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
-            if signature != LOCAL_SIGNATURE:
-                raise ValueError("its header in the zip is damaged")
-            file.seek(name_length + extra_length, 1)
-            data = file.read(self.size)
-        if self.deflated:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.full_size)
-        if len(data) != self.full_size or zlib.crc32(data) != self.crc:
-            raise ValueError("its bytes in the zip are damaged")
-        return data
-
-
-@dataclass(frozen=True)
-class RemoteImage(SourceImage):
-    """A member of a tar at the address `path`."""
-
-    def read(self) -> bytes:
-        """The bytes of the image file; `UserError` where the address does not give them."""
-        return read_range(self.path, self.offset, self.size)
 
 
 @dataclass(frozen=True)
@@ -165,113 +120,11 @@ def _class_folder(name: str, root: str) -> str:
     return folder if slash else ""
 
 
-def tar_members(archive: Path) -> Iterator[Member]:
-    """The files in an uncompressed tar; `UserError` where it is none, or cut short."""
-    try:
-        with archive.open("rb") as file:
-            yield from _tar_members(file, SourceImage(archive.name, str(archive)))
-    except OSError as error:
-        raise _no_tar(str(archive), error) from None
-
-
-def remote_tar_members(url: str) -> Iterator[Member]:
-    """As `tar_members`, at an address; `UserError` also where that does not answer."""
-    with open_seekable(url) as file:
-        yield from _tar_members(file, RemoteImage(PurePosixPath(urlsplit(url).path).name, url))
-
-
-def _tar_members(file: BinaryIO, archive: SourceImage) -> Iterator[Member]:
-    end = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            for info in tar:
-                end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-                if not info.isdir():
-                    yield _tar_member(archive, tar, info)
-    except tarfile.TarError as error:
-        raise _no_tar(archive.path, error) from None
-    file.seek(end)
-    if file.read(len(END_OF_ARCHIVE)) != END_OF_ARCHIVE:
-        raise UserError(
-            f"Images {archive.path!r}: cut short or damaged, for no end mark follows its last readable member "
-            f"(byte {end}). Copy it again."
-        )
-
-
-def _no_tar(path: str, error: Exception) -> UserError:
-    return UserError(
-        f"Images {path!r} cannot be read as an uncompressed tar ({error}). "
-        f"Check the path, decompress it, or copy it again."
-    )
-
-
-def _tar_member(archive: SourceImage, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    plain = info.isreg() and not info.issparse()
-    image = replace(
-        archive,
-        name=f"{archive.name}/{info.name}",
-        offset=info.offset_data,
-        size=info.size,
-        fault=_tar_fault(info, plain),
-    )
-    is_label = plain and info.name.endswith(f".{LABEL_EXTENSION}")
-    reader = tar.extractfile(info) if is_label else None
-    return Member(info.name, image, _text(reader.read(MAX_LABEL_TEXT)) if reader else "")
-
-
-def _tar_fault(info: tarfile.TarInfo, plain: bool) -> str:
-    if fault := _name_fault(info.name):
-        return fault
-    if not plain:
-        return "no plain file but a link, a device or a sparse one"
-    return f"{info.size} bytes; legal here are up to {MAX_IMAGE_BYTES}" if info.size > MAX_IMAGE_BYTES else ""
-
-
-def zip_members(archive: Path) -> Iterator[Member]:
-    """The files that a zip's directory names; `UserError` where it is no zip, or cut short."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            for info in file.infolist():
-                if not info.is_dir():
-                    yield _zip_member(archive, info)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error) as error:
-        raise UserError(
-            f"Images {str(archive)!r} cannot be read as a zip ({error}). Check the path, or copy it again."
-        ) from None
-
-
-def _zip_member(archive: Path, info: zipfile.ZipInfo) -> Member:
-    image = ZipImage(
-        f"{archive.name}/{info.filename}",
-        str(archive),
-        offset=info.header_offset,
-        size=info.compress_size,
-        fault=_zip_fault(info),
-        deflated=info.compress_type == zipfile.ZIP_DEFLATED,
-        full_size=info.file_size,
-        crc=info.CRC,
-    )
-    is_label = info.filename.endswith(f".{LABEL_EXTENSION}") and info.file_size <= MAX_LABEL_TEXT and not image.fault
-    return Member(info.filename, image, _text(image.read()) if is_label else "")
-
-
-def _zip_fault(info: zipfile.ZipInfo) -> str:
-    if fault := _name_fault(info.filename):
-        return fault
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "no plain file but a link"
-    if info.flag_bits & ENCRYPTED:
-        return "encrypted"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"compression method {info.compress_type}; legal here are stored and deflated"
-    if not 0 < info.file_size <= MAX_IMAGE_BYTES:
-        return f"{info.file_size} bytes once inflated; legal here are 1 to {MAX_IMAGE_BYTES}"
-    return ""
-
-
-def _name_fault(name: str) -> str:
+def name_fault(name: str) -> str:
+    """What is wrong with a member's name, "" where nothing is: one that leaves the archive's folder is refused."""
     return "a member's name may not be absolute, climb by '..' or hold a backslash" if UNSAFE_NAME.search(name) else ""
 
 
-def _text(data: bytes) -> str:
+def label_text(data: bytes) -> str:
+    """The text of a `.cls` member, without the blanks around it."""
     return data.decode("utf-8", "replace").strip()

@@ -1,61 +1,176 @@
-"""The images to encode, in a fixed order: folders, lists, archives, or a saved `datasets` folder."""
+"""Where images come from: the registry of image sources, and `find_images`, which asks them in turn.
+
+A source of one's own is a frozen dataclass with the two methods of `ImageLister`, under `@IMAGE_SOURCES.register`.
+"""
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import braceexpand
 
 from latentdebias.errors import UserError
-from latentdebias.images.archives import list_archives, remote_tar_members, tar_members, zip_members
-from latentdebias.images.image_set import (
-    EXTENSIONS,
-    NO_LABEL,
-    ImageSet,
-    SourceImage,
-    image_files,
-    is_image,
-)
+from latentdebias.images.archives import list_archives
+from latentdebias.images.folders import list_folder
+from latentdebias.images.image_set import EXTENSIONS, NO_LABEL, ImageSet, SourceImage
 from latentdebias.images.lists import list_csv, list_jsonl
 from latentdebias.images.saved_datasets import is_saved_dataset, list_dataset
+from latentdebias.images.tars import remote_tar_members, tar_members
+from latentdebias.images.zips import zip_members
+from latentdebias.registry import Registry
 from latentdebias.remote import check_url
 
-__all__ = ["NO_LABEL", "ImageSet", "SourceImage", "find_images"]
+__all__ = ["IMAGE_SOURCES", "NO_LABEL", "ImageLister", "ImageSet", "SourceImage", "find_images"]
 
 LEGAL = (
     "a directory with a folder per class, a directory of images, a .csv or .jsonl list, .tar or .zip archives (a file, "
     "a directory of them, or a pattern such as 'images/{000..009}.tar'; .tar also at https:// and s3:// addresses), or "
     "a folder that datasets' save_to_disk wrote"
 )
+ARCHIVES = (".tar", ".zip")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+
+
+class ImageLister(Protocol):
+    """An entry of `IMAGE_SOURCES`: one kind of place where images lie."""
+
+    def recognises(self, source: str) -> bool:
+        """Whether `source`, a path or an address as the user wrote it, is of this kind."""
+
+    def list_images(self, source: str) -> ImageSet:
+        """The images at `source` in a fixed order; `UserError` where they are missing, ambiguous or unreachable."""
+
+
+IMAGE_SOURCES: Registry[ImageLister] = Registry("image source")
 
 
 def find_images(source: str) -> ImageSet:
-    """List `source`: class folders, a flat directory, a `.csv` or `.jsonl` list, archives, or a saved dataset.
+    """List the images at `source` with the kind of source that recognises it, the one registered last asked first.
 
-    Archives are `.tar` or `.zip`: one, a brace pattern, or a directory of them; `.tar` also at addresses. `UserError`
-    where it is missing, empty, ambiguous, unreachable, or an address of another kind (`pipe:`, ...).
+    Raises `UserError` where none does, or what it names is missing, empty, ambiguous, unreachable, or an address of
+    another kind (`pipe:`, ...).
     """
-    lister = LISTERS.get(Path(source).suffix)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", source):
-        found = _from_addresses(source)
-    elif lister and not Path(source).is_dir():
-        found = lister([Path(path) for path in _expanded(source)])
-    elif Path(source).is_dir():
-        found = _from_directory(Path(source))
-    else:
+    lister = next((each for each in IMAGE_SOURCES.newest_first() if each.recognises(source)), None)
+    if lister is None:
         raise UserError(f"Images {source!r}: no such directory or list. Legal here: {LEGAL}.")
+    found = lister.list_images(source)
     if not found.images:
         raise UserError(f"Images {source!r}: no images there (looked for {', '.join(sorted(EXTENSIONS))}).")
     return found
 
 
-LISTERS: dict[str, Callable[[list[Path]], ImageSet]] = {
-    ".tar": lambda paths: list_archives(paths, tar_members),
-    ".zip": lambda paths: list_archives(paths, zip_members),
-    ".csv": list_csv,
-    ".jsonl": list_jsonl,
-}
+@IMAGE_SOURCES.register("folder")
+@dataclass(frozen=True)
+class Folder:
+    """A directory with one folder per class, or of images without classes."""
+
+    def recognises(self, source: str) -> bool:
+        return Path(source).is_dir()
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_folder(Path(source))
+
+
+@IMAGE_SOURCES.register("csv")
+@dataclass(frozen=True)
+class CsvList:
+    """A `.csv` list with the columns `path` and, optionally, `label`; a brace pattern names several."""
+
+    def recognises(self, source: str) -> bool:
+        return _is_file_name(source, ".csv")
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_csv([Path(path) for path in _expanded(source)])
+
+
+@IMAGE_SOURCES.register("jsonl")
+@dataclass(frozen=True)
+class JsonlList:
+    """A `.jsonl` list, one object a line with the keys `path` and, optionally, `label`."""
+
+    def recognises(self, source: str) -> bool:
+        return _is_file_name(source, ".jsonl")
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_jsonl([Path(path) for path in _expanded(source)])
+
+
+@IMAGE_SOURCES.register("zip")
+@dataclass(frozen=True)
+class ZipArchives:
+    """A `.zip`, a brace pattern of them, or a directory of them."""
+
+    def recognises(self, source: str) -> bool:
+        return _is_file_name(source, ".zip") or _holds(source, ".zip")
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_archives(_archives(source, ".zip"), zip_members)
+
+
+@IMAGE_SOURCES.register("tar")
+@dataclass(frozen=True)
+class TarArchives:
+    """An uncompressed `.tar`, a brace pattern of them, or a directory of them."""
+
+    def recognises(self, source: str) -> bool:
+        return _is_file_name(source, ".tar") or _holds(source, ".tar")
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_archives(_archives(source, ".tar"), tar_members)
+
+
+@IMAGE_SOURCES.register("saved_dataset")
+@dataclass(frozen=True)
+class SavedDataset:
+    """A folder that `save_to_disk` of Hugging Face `datasets` wrote."""
+
+    def recognises(self, source: str) -> bool:
+        return is_saved_dataset(Path(source))
+
+    def list_images(self, source: str) -> ImageSet:
+        return list_dataset(Path(source))
+
+
+@IMAGE_SOURCES.register("address")
+@dataclass(frozen=True)
+class AddressedTars:
+    """A `.tar`, or a brace pattern of them, at an address such as https://HOST/images/{000..009}.tar."""
+
+    def recognises(self, source: str) -> bool:
+        return ADDRESS.match(source) is not None
+
+    def list_images(self, source: str) -> ImageSet:
+        check_url(source)
+        urls = _expanded(source)
+        for url in urls:
+            check_url(url)
+            if PurePosixPath(urlsplit(url).path).suffix != ".tar":
+                raise UserError(
+                    f"Images {url!r}: at an address only .tar archives are read, not directories, lists or zips. "
+                    f"Name the tars, as in 'https://HOST/images/{{000..009}}.tar', or copy the data here and pass "
+                    f"{LEGAL}."
+                )
+        return list_archives(urls, remote_tar_members)
+
+
+def _is_file_name(source: str, suffix: str) -> bool:
+    return Path(source).suffix == suffix and not Path(source).is_dir()
+
+
+def _holds(source: str, suffix: str) -> bool:
+    return any(Path(source).glob(f"*{suffix}"))
+
+
+def _archives(source: str, suffix: str) -> list[Path]:
+    """The archives that `source` names; `UserError` for a directory that holds tars and zips."""
+    root = Path(source)
+    if not root.is_dir():
+        return [Path(path) for path in _expanded(source)]
+    if all(_holds(source, each) for each in ARCHIVES):
+        raise UserError(f"Images {str(root)!r} is ambiguous: it holds .tar and .zip archives. Pass '{root}/NAME.tar'.")
+    return sorted(root.glob(f"*{suffix}"))
 
 
 def _expanded(pattern: str) -> list[str]:
@@ -63,51 +178,3 @@ def _expanded(pattern: str) -> list[str]:
         return list(braceexpand.braceexpand(pattern))
     except ValueError as error:
         raise UserError(f"Images {pattern!r}: the braces do not match ({error}); write x/{{000..009}}.tar") from None
-
-
-def _from_addresses(source: str) -> ImageSet:
-    check_url(source)
-    urls = _expanded(source)
-    for url in urls:
-        check_url(url)
-        if PurePosixPath(urlsplit(url).path).suffix != ".tar":
-            raise UserError(
-                f"Images {url!r}: at an address only .tar archives are read, not directories, lists or zips. Name the "
-                f"tars, as in 'https://HOST/images/{{000..009}}.tar', or copy the data here and pass {LEGAL}."
-            )
-    return list_archives(urls, remote_tar_members)
-
-
-def _from_directory(root: Path) -> ImageSet:
-    if is_saved_dataset(root):
-        return list_dataset(root)
-    archives = {suffix: paths for suffix in (".tar", ".zip") if (paths := sorted(root.glob(f"*{suffix}")))}
-    if len(archives) > 1:
-        raise UserError(f"Images {str(root)!r} is ambiguous: it holds .tar and .zip archives. Pass '{root}/NAME.tar'.")
-    for suffix, paths in archives.items():
-        return LISTERS[suffix](paths)
-    return _from_folders(root)
-
-
-def _from_folders(root: Path) -> ImageSet:
-    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    loose = [entry.name for entry in sorted(root.iterdir()) if entry.is_file() and is_image(entry.name)]
-    by_class = {name: list(image_files(root / name)) for name in folders}
-    if loose and any(by_class.values()):
-        raise UserError(
-            f"Images {str(root)!r} is ambiguous: it holds {loose[0]!r} directly and images in the folder "
-            f"{folders[0]!r}. Either put every image into a class folder, or none."
-        )
-    if loose or not folders:
-        return ImageSet([SourceImage(name, str(root / name)) for name in loose], [], 0)
-    if empty := [name for name, files in by_class.items() if not files]:
-        raise UserError(
-            f"Images {str(root)!r}: the class folder {empty[0]!r} holds no images, yet it would take a class "
-            f"index. Remove it, or point --images at the directory whose folders are the classes."
-        )
-    images = [
-        SourceImage(path.relative_to(root).as_posix(), str(path), label)
-        for label, name in enumerate(folders)
-        for path in by_class[name]
-    ]
-    return ImageSet(images, folders, len(folders))

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError, legal_choices, pip_install
 from latentdebias.images.image_set import (
     MAX_LABEL,
     NO_LABEL,
@@ -75,7 +75,7 @@ def _open(path: str) -> Any:
     except ImportError:
         raise UserError(
             f"Images {path!r} is a folder of Hugging Face datasets, which are an extra. Install it with: "
-            f"pip install -e '.[datasets]'"
+            f"{pip_install('datasets')}"
         ) from None
     try:
         dataset = datasets.load_from_disk(path)

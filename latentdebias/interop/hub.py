@@ -22,8 +22,8 @@ def push_to_hub(model_dir: Path, repo: str, vae: str | None, manifest: Path | No
     """Create `repo` where it is new, upload the model in one commit, and return the address.
 
     The diffusers folder lies at the top, the model directory under `latentdebias/`. `evaluation` defaults to the file
-    that tools/evaluate.py writes beside the model. Raises `UserError` where the model cannot be exported, or the hub
-    refuses.
+    that the command `evaluate` writes beside the model. Raises `UserError` where the model cannot be exported, or the
+    hub refuses.
     """
     model, facts = load_model(model_dir), read_facts(manifest, MANIFEST_KEYS)
     beside = model_dir.absolute().with_name(f"{model_dir.absolute().name}.evaluation.json")

@@ -17,7 +17,7 @@ from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.files import publish, published_folder, sha256_of
 from latentdebias.registry import load_plugins, plain, validate
 from latentdebias.sampling import LatentModel, Network
@@ -114,7 +114,7 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
         if not (directory / name).is_file():
             raise UserError(
                 f"{directory} is no model directory: it has no {name}. A training run writes one to RUN_DIR/model; "
-                f"train with: deepspeed tools/train.py --config NAME"
+                f"train with: {command('train')} --config NAME"
             )
     config = read_model_config(directory / CONFIG)
     backbone, diffusion = build_model(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.files import sha256_of, try_lock, wait_for_lock, write_errors
 from latentdebias.remote import check_url, download, member_url
 from latentdebias.shards.format import (
@@ -76,7 +76,7 @@ class ShardCache:
             unchecked.unlink()
             raise UserError(
                 f"{url} is not the shard of the manifest ({size} bytes instead of {shard.size}, or another sha256). "
-                f"Check the set where it was made with: python tools/encode.py verify DIRECTORY"
+                f"Check the set where it was made with: {command('encode')} verify DIRECTORY"
             )
         unchecked.rename(path)
 

@@ -12,11 +12,12 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from latentdebias.errors import UserError
+from latentdebias.autoencoders import Posterior, StoredDtype
+from latentdebias.errors import UserError, command
 from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
 from latentdebias.shards.statistics import LatentSums
@@ -26,8 +27,6 @@ FORWARD_BATCH = 16
 """Images in one call of the autoencoder: fixed, for kernels differ in the last bit between batch sizes."""
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
-Posterior = Literal["gaussian", "deterministic"]
-StoredDtype = Literal["float16", "uint8"]
 ARRAYS_PER_LATENT = {"gaussian": 2, "deterministic": 1}
 """A Gaussian posterior is stored as its mean and its log-variance, a deterministic latent as itself."""
 STORED_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
@@ -232,7 +231,7 @@ def write_json(path: Path, record: Plan | ShardSummary) -> None:
 
 
 def _read(cls: type[T], path: Path) -> T:
-    values = read_json(path, f"Make it with tools/encode.py --out {path.parent}; delete a damaged one first.")
+    values = read_json(path, f"Make it with {command('encode')} --out {path.parent}; delete a damaged one first.")
     version = values.get("format_version", FORMAT_VERSION)
     if version > FORMAT_VERSION:
         raise UserError(

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.shards.format import NPY_HEADER, Plan, stored_array
 
 LATENT, FLIP, ABOUT = "latent.npy", "flip.npy", "json"
@@ -35,7 +35,7 @@ def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file.name} holds no whole sample at byte {row['latent']}, where its index has one "
-            f"({type(error).__name__}: {error}). Check the set with: python tools/encode.py verify "
+            f"({type(error).__name__}: {error}). Check the set with: {command('encode')} verify "
             f"{Path(file.name).parent}"
         ) from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.shards.format import (
     FORWARD_BATCH,
     INDEX_DTYPE,
@@ -81,7 +81,7 @@ class LatentShards:
                 name = tar_path(self.directory, self.manifest.shards[shard].name)
                 raise UserError(
                     f"{name} ends before byte {offset + view.nbytes}, where its index has a sample. "
-                    f"Check the set with: python tools/encode.py verify {self.directory}"
+                    f"Check the set with: {command('encode')} verify {self.directory}"
                 )
         return values, rows["label"].copy()
 
@@ -158,7 +158,7 @@ def _command_of(directory: Path, plan: Plan) -> str:
 
 
 def _command(directory: Path, vae: str, resolution: int | str, options: str) -> str:
-    return f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae {vae} --resolution {resolution}{options}"
+    return f"{command('encode')} --images IMAGE_DIR --out {directory} --vae {vae} --resolution {resolution}{options}"
 
 
 def _fault(directory: Path, shard: ShardRecord, manifest: Manifest) -> str:

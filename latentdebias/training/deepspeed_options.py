@@ -1,12 +1,17 @@
-"""The raw DeepSpeed options of a run, checked key by key, for DeepSpeed passes over a mistyped section in silence."""
+"""Checks of DeepSpeed's version and of a run's raw options, whose mistyped sections DeepSpeed ignores in silence."""
 
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import pydantic
+from packaging.version import Version
 
 from latentdebias.errors import UserError, legal_choices
+
+OLDEST = Version("0.18.3")
+# The first release whose reduction waits for every stream that wrote gradients (DeepSpeed pull request 8080).
+OLDEST_COMPILED_OVERLAP = Version("0.19.3")
 
 # What the run config sets in one place of its own, and where.
 OWNED = {
@@ -75,6 +80,27 @@ def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.B
                 f"deepspeed.zero_optimization.{offload}.device is 'nvme', where the EMA and the checks of the weights "
                 f"cannot reach the weights; use 'cpu' or 'none'."
             )
+
+
+def check_version(version: str) -> None:
+    """Raise `UserError` for a DeepSpeed `version` that computes wrong ZeRO-2 gradients."""
+    if Version(version) < OLDEST:
+        raise UserError(
+            f"DeepSpeed {version} is installed, and {OLDEST} or newer is needed: the gradients of 0.17.6 to 0.18.2 are "
+            f"wrong at ZeRO stage 2 (DeepSpeed issue 7718). Install it with: pip install 'deepspeed>={OLDEST}'"
+        )
+
+
+def check_compiled(raw: Mapping[str, Any], version: str) -> None:
+    """Raise `UserError` where compiled blocks would train to NaN with the options `raw` under DeepSpeed `version`."""
+    overlap = (raw.get("zero_optimization") or {}).get("overlap_comm")
+    if overlap and zero_stage(raw) in (1, 2) and Version(version) < OLDEST_COMPILED_OVERLAP:
+        raise UserError(
+            f"training.compile=blocks with deepspeed.zero_optimization.overlap_comm at ZeRO stage {zero_stage(raw)} "
+            f"gives NaN under DeepSpeed {version}, which reduces gradients before all of them are there (its issue "
+            f"8061). Use --set deepspeed.zero_optimization.overlap_comm=false, or --set training.compile=none, or: "
+            f"pip install 'deepspeed>={OLDEST_COMPILED_OVERLAP}'"
+        )
 
 
 def zero_stage(raw: Mapping[str, Any]) -> int:

@@ -1,25 +1,24 @@
-"""Everything that knows DeepSpeed: start-up, the optimizer step, and where the fp32 weights are.
+"""Everything that knows DeepSpeed: start-up, forward, backward and the optimizer's step.
 
-bf16 runs through `torch_autocast` rather than DeepSpeed's `bf16` section: there the masters equal the fp32
-initialisation, and the first step is exact at every stage.
+bf16 runs through DeepSpeed's `torch_autocast` section rather than its `bf16` section: with autocast the optimizer
+starts from the fp32 initialisation instead of its bf16 rounding, and the first step is exact at every ZeRO stage.
 """
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentdebias import distributed
-from latentdebias.backbones.blocks import repeated_blocks
+from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import BatchPlan
+from latentdebias.batches.plan import BatchPlan
 from latentdebias.errors import UserError
-from latentdebias.training.checkpoints.fragments import Fragment, of_flat_groups, of_partitioned_weights, whole_weights
-from latentdebias.training.deepspeed_options import check_options, zero_stage
+from latentdebias.training.deepspeed_options import check_compiled, check_options, check_version, zero_stage
 from latentdebias.training.optimizers import OptimizerSpec
 
 if not torch.cuda.is_available():
@@ -31,9 +30,6 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 from deepspeed.utils import safe_get_full_fp32_param, set_z3_leaf_module
-
-# What a parameter group holds of the config, besides the optimizer's own defaults.
-OPTIONS = {"params", "lr", "initial_lr", "weight_decay"}
 
 
 def start_distributed() -> None:
@@ -68,9 +64,16 @@ def stop_distributed() -> None:
     torch.distributed.destroy_process_group()
 
 
-def check_deepspeed_options(raw: Mapping[str, Any]) -> None:
-    """Raise `UserError` for a raw DeepSpeed option that DeepSpeed would not know or that this project sets."""
+def check_deepspeed_options(raw: Mapping[str, Any], compiled: Where = "none") -> None:
+    """Raise `UserError` where a run cannot train on the installed DeepSpeed with the raw options `raw`.
+
+    That is a version with wrong gradients, an option that DeepSpeed would not know or that a key of the run config
+    sets, and, where blocks are `compiled`, options that give NaN with them.
+    """
+    check_version(deepspeed.__version__)
     check_options(raw, {"zero_optimization": DeepSpeedZeroConfig, "comms_logger": CommsLoggerConfig})
+    if compiled == "blocks":
+        check_compiled(raw, deepspeed.__version__)
 
 
 def gather_whole_blocks(backbone: nn.Module) -> None:
@@ -94,7 +97,8 @@ class Engine:
         self.zero_stage = zero_stage(raw)
         self._grad_clip = grad_clip
         self._grad_norm: Tensor | None = None
-        self._trained = {name: weight for name, weight in backbone.named_parameters() if weight.requires_grad}
+        self.trained = {name: weight for name, weight in backbone.named_parameters() if weight.requires_grad}
+        """The weights that the optimizer updates, by name."""
         built = optimizer.build(backbone)
         self._lrs = [group["lr"] for group in built.param_groups]
         options = {
@@ -118,14 +122,13 @@ class Engine:
                 }
         self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=built, config=options)[0]
         self.device: torch.device = torch.device(self.deepspeed.device)
-        self._partitions = self._find_partitions()
-        self._owners = self._partitions if self.zero_stage else list(self._trained.values())
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 
     def __call__(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         return self.deepspeed(z, t, y)
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a micro-batch's mean loss; the mean over micro-batches and ranks is what `step` uses."""
         self.deepspeed.backward(loss)
 
     def is_gradient_accumulation_boundary(self) -> bool:
@@ -133,7 +136,7 @@ class Engine:
         return self.deepspeed.is_gradient_accumulation_boundary()
 
     def step(self) -> None:
-        """Update the weights at an accumulation boundary, count the micro-batch elsewhere.
+        """Update the weights if this was the last micro-batch of the batch, else only count the micro-batch.
 
         An update whose gradient norm is not finite is skipped on every rank, at every stage; `skipped` counts it.
         """
@@ -149,7 +152,7 @@ class Engine:
             self._skipped_in_a_row.add_(1).mul_(self._bad)
 
     def _clip_or_skip(self) -> None:
-        """Stage 0 has no gradient norm of its own, and would take a step with NaN."""
+        """Clip the gradients at stage 0, or drop them where their norm is not finite: DeepSpeed does neither there."""
         optimizer, parameters = self.deepspeed.optimizer, list(self.deepspeed.module.parameters())
         self._grad_norm = nn.utils.clip_grad_norm_(parameters, self._grad_clip or float("inf"))
         self._bad = (~self._grad_norm.isfinite()).float()
@@ -161,11 +164,11 @@ class Engine:
                 parameter.grad = None
 
     def skipped(self) -> tuple[int, int]:
-        """Updates skipped so far in this process, and how many of them in a row just now; a host sync."""
+        """Updates skipped so far in this process, and how many of the last ones in a row; waits for the device."""
         return int(self._skipped.item()), int(self._skipped_in_a_row.item())
 
     def set_lr(self, share: float) -> None:
-        """The learning rate of the next update, as a share of what each parameter group was built with."""
+        """Let the next update take `share` of the learning rate that each parameter group was built with."""
         for group, lr in zip(self.deepspeed.optimizer.param_groups, self._lrs, strict=True):
             group["lr"] = share * lr
 
@@ -174,126 +177,27 @@ class Engine:
         return float(self.deepspeed.optimizer.param_groups[0]["lr"])
 
     def grad_norm(self) -> float | None:
-        """The global gradient norm of the last update, before clipping; a host sync."""
+        """The global gradient norm of the last update, before clipping; waits for the device."""
         norm = self.deepspeed.get_global_grad_norm() if self.zero_stage else self._grad_norm
         return None if norm is None else float(norm)
 
-    def fp32_partitions(self) -> list[Tensor]:
-        """This rank's share of the fp32 weights, as the optimizer updates it in place; all of them at stage 0."""
-        return self._partitions
-
-    def _find_partitions(self) -> list[Tensor]:
-        optimizer = self.deepspeed.optimizer
-        if self.zero_stage == 0:
-            return [weight.data for weight in self._trained.values()]
-        if self.zero_stage == 3:
-            return list(optimizer.fp32_partitioned_groups_flat)
-        return list(optimizer.single_partition_of_fp32_groups)
-
-    def fragments(self) -> list[Fragment]:
-        """Which weights those partitions hold."""
-        if self.zero_stage == 0:
-            return whole_weights(self._trained)
-        if self.zero_stage == 3:
-            return of_partitioned_weights(self.deepspeed.optimizer, self._trained, distributed.rank())
-        return of_flat_groups(self.deepspeed.optimizer, self._trained)
-
-    def optimizer_state(self, partition: int) -> dict[str, Any]:
-        """What the optimizer keeps of one partition, to read and to write."""
-        state: dict[str, Any] = self._base_optimizer.state[self._owners[partition]]
-        return state
-
-    def count_device(self, partition: int) -> torch.device:
-        """Where the optimizer wants its count of steps: a fused one beside the weights."""
-        fused = self._base_optimizer.defaults.get("fused")
-        return self.fp32_partitions()[partition].device if fused else torch.device("cpu")
-
-    def optimizer_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer counts a group, besides its options: numbers, and tensors as `{"tensor": number}`."""
-        optimizer = self._base_optimizer
-        own = [
-            {key: group[key] for key in group.keys() - {*optimizer.defaults, *OPTIONS}} for group in _groups(optimizer)
-        ]
-        return [{key: _as_plain(value) for key, value in group.items() if _is_number(value)} for group in own]
-
-    def restore_groups(self, saved: list[dict[str, Any]]) -> None:
-        for group, counted in zip(_groups(self._base_optimizer), saved, strict=True):
-            for key, value in counted.items():
-                group[key] = torch.tensor(value["tensor"]) if isinstance(value, dict) else value
-
     @property
-    def _base_optimizer(self) -> torch.optim.Optimizer:
+    def base_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that was built from `OptimizerSpec`, under whatever DeepSpeed put around it."""
         optimizer: Any = self.deepspeed.optimizer
         return optimizer.optimizer if self.zero_stage else optimizer
 
-    def untrained(self) -> list[str]:
-        """The names in the state dict that the optimizer does not update: frozen weights and buffers."""
-        return [name for name in self.deepspeed.module.state_dict() if name not in self._trained]
 
-    def untrained_weights(self) -> dict[str, Tensor]:
-        """Those, whole, on the CPU; every rank must call it."""
-        weights = self._weights()
-        return {name: self._gather(weights[name]).to("cpu", copy=True) for name in self.untrained()}
-
-    @torch.no_grad()
-    def restore_untrained(self, saved: Mapping[str, Tensor]) -> None:
-        weights = self._weights()
-        for name, value in saved.items():
-            with _whole(weights[name], written_by=0):
-                weights[name].copy_(value)
-
-    @torch.no_grad()
-    def follow_partitions(self, read: Callable[[str, int], Tensor]) -> None:
-        """After a write to the partitions: make the weights that the model computes with follow.
-
-        `read(name, numel)` gives a whole weight, flattened; it must be what the partitions hold together.
-        """
-        optimizer = self.deepspeed.optimizer
-        if self.zero_stage == 3:
-            if optimizer.persistent_parameters:
-                optimizer.persistent_parameters[0].partition(optimizer.persistent_parameters)
-            for i in range(len(optimizer.fp32_partitioned_groups_flat)):
-                optimizer._reassign_or_swap_out_partitioned_parameters(i)
-            optimizer.checkpoint_event_epilogue()
-        elif self.zero_stage:
-            for name, weight in self._trained.items():
-                weight.view(-1).copy_(read(name, weight.numel()))
-
-    @torch.no_grad()
-    def gathered_weights(self) -> dict[str, Tensor]:
-        """The whole fp32 state dict, on the CPU, on rank 0 (empty elsewhere); every rank must call it."""
-        weights, gathered = self._weights(), {}
-        for name in self.deepspeed.module.state_dict():
-            full = self._gather(weights[name])
-            if distributed.rank() == 0:
-                gathered[name] = full.detach().to("cpu", copy=True)
-        return gathered
-
-    def _weights(self) -> dict[str, Tensor]:
-        module = self.deepspeed.module
-        return {**dict(module.named_parameters()), **dict(module.named_buffers())}
-
-    def _gather(self, weight: Tensor) -> Tensor:
-        if self.zero_stage and weight.requires_grad:
-            return safe_get_full_fp32_param(weight)
-        with _whole(weight):
-            return weight.detach().clone()
+def gathered_master(weight: Tensor) -> Tensor:
+    """The whole fp32 copy of a trained weight at the stages 1 to 3; every rank must call it."""
+    return safe_get_full_fp32_param(weight)
 
 
-def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return list(optimizer.param_groups)
+def gathered_weight(weight: Tensor, written_by: int | None = None) -> contextlib.AbstractContextManager[None]:
+    """A with-block in which `weight` is whole, though ZeRO-3 cuts it up; every rank must enter it.
 
-
-def _is_number(value: Any) -> bool:
-    return value.dim() == 0 if isinstance(value, Tensor) else type(value) in (int, float)
-
-
-def _as_plain(value: Any) -> Any:
-    return {"tensor": value.item()} if isinstance(value, Tensor) else value
-
-
-def _whole(weight: Tensor, written_by: int | None = None) -> contextlib.AbstractContextManager[None]:
-    """A weight that ZeRO-3 partitions but does not train, gathered for the length of a with-block."""
+    What the rank `written_by` writes to it there, all ranks get.
+    """
     if hasattr(weight, "ds_id"):
         return deepspeed.zero.GatheredParameters([weight], modifier_rank=written_by)
     return contextlib.nullcontext()

@@ -1,19 +1,15 @@
-"""The training loop, and the hooks that run after a step."""
+"""The training loop."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor
 
-from latentdebias import distributed
 from latentdebias.backbones.blocks import Where
 from latentdebias.backbones.spec import Precision
-from latentdebias.batches.batches import Batch
+from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
-from latentdebias.training.checkpoints.checkpoint import Checkpoints
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine
 from latentdebias.training.lr_schedules import LRSchedule
@@ -54,75 +50,37 @@ class TrainState:
     stopped_by: str = ""
 
 
+# Runs on every rank after every update.
 Hook = Callable[[TrainState], None]
-UseWeights = Callable[[int, dict[str, Tensor]], None]
 
 
+@dataclass(frozen=True)
 class Trainer:
-    """Runs the loop from `state.step` to `options.steps`; `hooks` run on every rank after every update."""
+    """How a batch becomes an update: the loss, its gradient, the learning rate, the averages."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        diffusion: Diffusion,
-        ema: PartitionedEMA,
-        batches: Iterable[Batch],
-        meter: LossMeter,
-        lr_schedule: LRSchedule,
-        options: TrainingOptions,
-        state: TrainState,
-        hooks: Sequence[Hook],
-    ) -> None:
-        self.engine, self.diffusion, self.ema, self.batches, self.meter = engine, diffusion, ema, batches, meter
-        self.lr_schedule, self.options, self.state, self.hooks = lr_schedule, options, state, hooks
+    engine: Engine
+    diffusion: Diffusion
+    ema: PartitionedEMA
+    lr_schedule: LRSchedule
+    meter: LossMeter
+    options: TrainingOptions
 
-    def run(self) -> None:
-        for batch in self.batches:
+    def run(self, state: TrainState, batches: Iterable[Batch], hooks: Sequence[Hook]) -> None:
+        """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
+        for batch in batches:
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
             losses = self.diffusion.loss(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
             self.meter.add(losses, self.diffusion.schedule.to_unit(t))
             self.engine.backward(losses.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
-                self.engine.set_lr(self.lr_schedule.lr_share_at(self.state.step, self.options.steps))
+                self.engine.set_lr(self.lr_schedule.lr_share_at(state.step, self.options.steps))
             self.engine.step()
             if boundary:
-                self.state.step += 1
-                self.ema.update(self.state.step)
-                for hook in self.hooks:
-                    hook(self.state)
+                state.step += 1
+                self.ema.update(state.step)
+                for hook in hooks:
+                    hook(state)
                 self.meter.next_step()
-                if self.state.stopped_by:
+                if state.stopped_by:
                     break
-
-
-class Checkpointing:
-    """Hook: a checkpoint every `checkpoint_every` steps, written in the background, and one at the end or a stop."""
-
-    def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
-        self.checkpoints, self.options = checkpoints, options
-
-    def __call__(self, state: TrainState) -> None:
-        last = state.step == self.options.steps or bool(state.stopped_by)
-        if state.step % self.options.checkpoint_every == 0 or last:
-            self.checkpoints.save(state.step)
-        if last:
-            self.checkpoints.finish()
-
-
-class WithAverage:
-    """Hook: every `every` steps (0: never), hand the whole average `name` to `use` on rank 0; the others wait."""
-
-    def __init__(self, every: int, engine: Engine, ema: PartitionedEMA, name: str, use: UseWeights | None) -> None:
-        self.every, self.engine, self.ema, self.name, self.use = every, engine, ema, name, use
-
-    def __call__(self, state: TrainState) -> None:
-        if self.every and state.step % self.every == 0:
-            self.now(state.step)
-
-    def now(self, step: int) -> None:
-        with self.ema.swapped_in(self.name):
-            weights = self.engine.gathered_weights()
-        if distributed.rank() == 0 and self.use is not None:
-            self.use(step, weights)
-        torch.distributed.barrier()

@@ -1,13 +1,16 @@
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
 
 from latentdebias import digits
-from latentdebias.autoencoders import load_autoencoder, to_uint8
+from latentdebias.autoencoders import AUTOENCODERS, load_autoencoder, stored_form, to_uint8
 from latentdebias.errors import UserError
 
 
@@ -119,3 +122,50 @@ def test_another_class_is_refused_by_name_with_the_legal_ones(vae_copy):
     edit_config(vae_copy, _class_name="AutoencoderKLWan")
     with pytest.raises(UserError, match=r"'AutoencoderKLWan'.*AutoencoderDC, AutoencoderKL, AutoencoderTiny"):
         load_autoencoder(str(vae_copy))
+
+
+@pytest.mark.parametrize("name", ["identity", "digits"])
+def test_the_config_tells_what_is_stored(name):
+    autoencoder = load_autoencoder(name)
+    assert stored_form(name) == (autoencoder.posterior, autoencoder.stored_dtype)
+
+
+def test_the_config_of_a_folder_tells_what_is_stored(vae_copy):
+    (vae_copy / "diffusion_pytorch_model.safetensors").unlink()
+    assert stored_form(str(vae_copy)) == ("gaussian", "float16")
+    edit_config(vae_copy, _class_name="AutoencoderTiny")
+    assert stored_form(str(vae_copy)) == ("deterministic", "float16")
+
+
+@pytest.mark.parametrize("name", ["someone/on-the-hub", "no such: name/at/all", ""])
+def test_what_is_not_on_this_machine_tells_nothing(name):
+    assert stored_form(name) is None
+
+
+def test_the_registered_names_load_as_they_are():
+    assert AUTOENCODERS.names() == ["digits", "identity"]
+    for name in AUTOENCODERS.names():
+        assert load_autoencoder(name).identity.id == name
+
+
+def test_a_users_own_autoencoder_is_found_by_its_name_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "halved").mkdir()
+    monkeypatch.setattr(AUTOENCODERS, "_entries", dict(AUTOENCODERS._entries))
+
+    @AUTOENCODERS.register("halved")
+    @dataclass(frozen=True)
+    class Halved:
+        def load(self, device, dtype):
+            return (device, dtype)
+
+    assert load_autoencoder("halved", "meta", torch.bfloat16) == ("meta", torch.bfloat16)
+
+
+def test_pixels_need_no_diffusers():
+    code = (
+        "import sys; from latentdebias.shards.jobs import encode; "
+        "from latentdebias.autoencoders import load_autoencoder; load_autoencoder('identity'); "
+        "assert 'diffusers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

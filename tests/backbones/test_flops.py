@@ -1,5 +1,6 @@
 """FLOPs against published counts (DiT, table 4, prints multiply-adds) and against a hand count."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from latentdebias.backbones import BACKBONES, BackboneSpec
+from latentdebias.backbones.activations import activation_bytes
 from latentdebias.backbones.flops import forward_flops
 
 LATENT = (4, 32, 32)
@@ -43,15 +45,35 @@ def test_a_timm_vit_is_counted():
     assert 0.9 * flops.total < flops.blocks < flops.total
 
 
-def test_a_backbone_that_looks_at_its_numbers_is_not_counted():
-    class Looks(nn.Module):
-        def forward(self, z, t, y=None):
-            return z * t.sum().item()
+@dataclass(frozen=True)
+class Scaled(BackboneSpec):
+    """z times what `read` gives of the times."""
 
-    @dataclass(frozen=True)
-    class LooksSpec(BackboneSpec):
-        def build(self, img_size, in_chans, num_classes, out_chans=None):
-            return Looks()
+    read: Callable
 
-    assert LooksSpec().build(1, 1, 1)(torch.ones(1), torch.ones(1)) == 1
-    assert forward_flops(LooksSpec(), LATENT, 10) is None
+    def build(self, img_size, in_chans, num_classes, out_chans=None):
+        network = nn.Conv2d(in_chans, in_chans, 1)
+        network.forward = lambda z, t, y=None: nn.Conv2d.forward(network, z) * self.read(t)
+        return network
+
+
+READS = {
+    "item": lambda t: t.sum().item(),
+    "comparison": lambda t: 2 if t.sum() > 0 else 3,
+    "list": lambda t: t.tolist()[0],
+    "positions": lambda t: len(t.nonzero()),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_backbone_that_reads_its_numbers_is_not_counted(read):
+    spec = Scaled(read)
+    assert spec.build(2, 4, 1)(torch.ones(1, 4, 2, 2), torch.ones(1)).shape == (1, 4, 2, 2)
+    assert forward_flops(spec, LATENT, 10) is None
+    assert activation_bytes(spec, LATENT, 10, 1, "fp32") is None
+
+
+def test_a_fault_of_the_backbone_is_no_reason_to_leave_it_uncounted():
+    wrong = Scaled(lambda t: t.expand(3) @ t.expand(5))
+    with pytest.raises(RuntimeError):
+        forward_flops(wrong, LATENT, 10)

@@ -36,7 +36,7 @@ def tool(monkeypatch, capsys):
     """Run tools/NAME.py with arguments in this process, as `python tools/NAME.py` would."""
 
     def run(name: str, *arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)])
         code = 0
         try:
             runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")

@@ -27,7 +27,7 @@ def test_a_reconstructed_model_is_the_average_and_draws(run, tool, tmp_path):
     model = latentdebias.load_model(tmp_path / "model")
     assert (model.config.ema, model.config.step) == ("std0.100", 8)
     with run.ema.swapped_in("std0.100"):
-        expected = run.engine.gathered_weights()
+        expected = run.zero_state.gathered_weights()
     for name, weight in model.backbone.state_dict().items():
         torch.testing.assert_close(weight, expected[name], rtol=2e-3, atol=1e-5)
     drawn = ["--num", "2", "--steps", "2", "--device", "cpu", "--out", tmp_path / "drawn"]

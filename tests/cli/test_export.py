@@ -51,7 +51,7 @@ def check_fine_tuning_starts_there(model_dir, small_run, weights, name):
     changes = [f"diffusion.variance={variance}", "training.steps=1", f"init_from={model_dir}"]
     config = load_config("digits_debias.yaml", [f"model.name={name}", *small_run, *sizes, *changes])
     run = Run(config, prepare(config))
-    started = run.engine.gathered_weights()
+    started = run.zero_state.gathered_weights()
     for key, weight in started.items():
         torch.testing.assert_close(weight, weights[key], msg=key)
     run.train()

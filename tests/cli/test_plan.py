@@ -8,10 +8,27 @@ def test_the_table_of_dit_xl(tool):
     assert done.code == 0
     assert "675.1M parameters" in done.out
     assert "237.2 GFLOP forward, 711.7 to train" in done.out
-    assert "47.2 GB for 1,281,167 images" in done.out
+    assert "47.23 GB for 1,281,167 images (data.num_images of the config)" in done.out
+    assert "36,864 bytes an image" in done.out
+    assert "assumed: data.vae 'stabilityai/sd-vae-ft-mse' is not on this machine" in done.out
     # 7e6 x 256 x 711.7e9 / (8 x 312e12 x 0.4) s
     assert "14.78 days" in done.out
     assert [line.split()[1] for line in done.out.splitlines() if line.startswith("stage")] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--images", 1000], "0.40 GB for 1,000 images (--images)"),
+        (["--set", "data.num_images=null"], "number of images not stated: --images N"),
+    ],
+)
+def test_the_number_of_images_is_given_or_left_open(tool, arguments, words):
+    small = ["--set", "model={name: dit, width: 16, depth: 1, heads: 2, patch_size: 64}"]
+    done = tool("plan", "--config", "ffhq256_debias.yaml", "--gpus", 8, *small, *arguments)
+    assert done.code == 0
+    assert words in done.out
+    assert "396,288 bytes an image" in done.out
 
 
 @pytest.mark.parametrize(

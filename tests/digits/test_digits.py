@@ -67,7 +67,7 @@ def test_write_images_makes_the_same_1797_pngs_every_time(tmp_path: Path) -> Non
 
 def test_missing_scikit_learn_is_a_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install 'latentdebias\[demo\]'"):
         write_images(tmp_path / "digits")
     assert not (tmp_path / "digits").exists()
 

@@ -1,11 +1,12 @@
 import io
 import os
 import tarfile
+from dataclasses import dataclass
 
 import pytest
 
 from latentdebias.errors import UserError
-from latentdebias.images.find import NO_LABEL, find_images
+from latentdebias.images.find import IMAGE_SOURCES, NO_LABEL, ImageSet, SourceImage, find_images
 
 
 def touch(path, data=b"image"):
@@ -169,3 +170,22 @@ def test_a_link_back_to_its_own_folder_is_refused(tmp_path):
 def test_unbalanced_braces_are_an_error():
     with pytest.raises(UserError, match="braces do not match"):
         find_images("images/{000..009.tar")
+
+
+def test_a_users_own_source_is_asked_before_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(IMAGE_SOURCES, "_entries", dict(IMAGE_SOURCES._entries))
+    touch(tmp_path / "scans" / "a.png")
+    assert listing(find_images(str(tmp_path / "scans"))) == [("a.png", NO_LABEL)]
+
+    @IMAGE_SOURCES.register("scans")
+    @dataclass(frozen=True)
+    class Scans:
+        def recognises(self, source):
+            return source.endswith("scans")
+
+        def list_images(self, source):
+            return ImageSet([SourceImage("mine", f"{source}/a.png", 4)], [], 5)
+
+    assert listing(find_images(str(tmp_path / "scans"))) == [("mine", 4)]
+    with pytest.raises(UserError, match="no such directory or list"):
+        find_images(str(tmp_path / "others"))

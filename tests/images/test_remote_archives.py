@@ -2,49 +2,15 @@ import io
 import re
 import socket
 import tarfile
-import threading
-from contextlib import contextmanager
-from functools import partial
-from http.server import ThreadingHTTPServer
 
 import pytest
-from serving import Recorder, served
+from serving import served, served_by_ranges
 
 from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.remote import read_range
 from latentdebias.shards.format import read_manifest
 from latentdebias.shards.jobs.encode import encode_images
-
-
-class RangeServer(Recorder):
-    """Answers requests for byte ranges, as object stores do; after `server.failing` is set, with status 503."""
-
-    def send_head(self):
-        if self.server.failing:
-            self.send_error(503)
-            return None
-        if not (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))):
-            return super().send_head()
-        with open(self.translate_path(self.path), "rb") as file:
-            whole = file.read()
-        part = whole[int(asked[1]) : int(asked[2]) + 1]
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(whole)}")
-        self.send_header("Content-Length", str(len(part)))
-        self.end_headers()
-        return io.BytesIO(part)
-
-
-@contextmanager
-def served_by_ranges(directory):
-    """The server of `directory`, with its address in `url` and the paths fetched so far in `requests`."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeServer, directory=str(directory))) as server:
-        server.requests, server.failing = [], False
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
 
 
 def write_tar(path, members):

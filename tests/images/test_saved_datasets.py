@@ -99,5 +99,5 @@ def test_a_damaged_dataset_is_refused(save):
 def test_without_the_extra_the_command_that_installs_it_is_named(save, tmp_path, monkeypatch):
     folder = shutil.copytree(save(), tmp_path / "elsewhere")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[datasets\]'"):
+    with pytest.raises(UserError, match=r"pip install 'latentdebias\[datasets\]'"):
         find_images(str(folder))

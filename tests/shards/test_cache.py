@@ -10,7 +10,7 @@ from latentdebias.errors import UserError
 from latentdebias.files import wait_for_lock
 from latentdebias.shards.cache import ShardCache
 from latentdebias.shards.reader import LatentShards
-from latentdebias.shards.streaming import StreamedShards
+from latentdebias.shards.remote_manifest import read_remote_manifest
 
 ALL = np.arange(21)
 PLAIN = np.zeros(21, bool)
@@ -136,7 +136,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(encode, tmp_path, name
     with pytest.raises(UserError, match="is refused"):
         ShardCache(str(directory), tmp_path / "cache", 10**9)
     with pytest.raises(UserError, match="is refused"):
-        StreamedShards(str(directory))
+        read_remote_manifest(str(directory))
     assert not (tmp_path / "cache").exists()
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_shard_is_refused_at_start_by_name_with_the_command(encode, co
     message = str(caught.value)
     assert name in message
     assert "1 of 5" in message
-    command = f"python tools/encode.py --images IMAGE_DIR --out {directory} --vae pool --resolution 32"
+    command = f"latentdebias encode --images IMAGE_DIR --out {directory} --vae pool --resolution 32"
     assert f"{command} --samples-per-shard 5 --forward-batch 4 --flip" in message
     for part in directory.glob("shard-000001.*"):
         part.unlink()

@@ -27,7 +27,7 @@ MODERN = {"norm": "rms", "mlp": "swiglu", "positions": "sincos_rope", "qk_norm":
 def test_it_trains_at_stage_3_and_comes_back(make_run, name, fields):
     model = [f"model.name={name}", *(f"model.{key}={value}" for key, value in fields.items())]
     run = make_run(*model, "training.steps=2", "deepspeed.zero_optimization.stage=3")
-    before = run.engine.gathered_weights()
+    before = run.zero_state.gathered_weights()
     run.train()
     after = latentdebias.load_model(run.run_dir / "model").backbone.state_dict()
     assert set(after) == set(before)

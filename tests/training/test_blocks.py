@@ -23,7 +23,7 @@ def outcome(make_run, folder, *overrides):
     run = make_run(f"run_dir={folder}", VIT, *overrides)
     run.train()
     losses = [json.loads(line)["loss"] for line in (run.run_dir / "log.jsonl").read_text().splitlines()]
-    return losses, run.engine.gathered_weights()
+    return losses, run.zero_state.gathered_weights()
 
 
 def saved_bytes(backbone):

@@ -10,8 +10,8 @@ import torch
 from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 from latentdebias.errors import UserError
-from latentdebias.training.checkpoints.fragments import Fragment
-from latentdebias.training.checkpoints.run_state import SavedState, Snapshot
+from latentdebias.training.checkpoints.run_state import SavedState, StateShare
+from latentdebias.training.zero_layouts import Fragment
 
 
 def test_only_the_last_checkpoints_are_kept(make_run):
@@ -112,7 +112,7 @@ def test_an_uncommitted_checkpoint_is_passed_over(make_run):
 
 def test_bad_weights_are_never_saved(make_run):
     run = make_run()
-    run.engine.fp32_partitions()[0].data.view(-1)[0] = float("nan")
+    run.zero_state.partitions[0].data.view(-1)[0] = float("nan")
     with pytest.raises(UserError, match="not finite"):
         run.checkpoints.save(1)
     assert not list(run.run_dir.glob("checkpoints/step-*"))
@@ -121,12 +121,12 @@ def test_bad_weights_are_never_saved(make_run):
 def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
     run = make_run("training.steps=4", "training.checkpoint_every=2")
     reached, seen = threading.Event(), []
-    write = Snapshot.write
+    write = StateShare.write
 
-    def write_late(snapshot, path):
+    def write_late(share, path):
         if not path.parent.name.startswith("step-00000004"):
             seen.append(reached.wait(timeout=60))
-        write(snapshot, path)
+        write(share, path)
 
     update = run.ema.update
 
@@ -135,7 +135,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
         if step == 3:
             reached.set()
 
-    monkeypatch.setattr(Snapshot, "write", write_late)
+    monkeypatch.setattr(StateShare, "write", write_late)
     run.ema.update = updated
     run.train()
     assert seen == [True]
@@ -144,13 +144,13 @@ def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
 
 def test_a_failed_write_ends_the_run_and_leaves_the_old_checkpoint(make_run, monkeypatch):
     make_run("training.steps=2").train()
-    write = Snapshot.write
+    write = StateShare.write
 
-    def full_disk(snapshot, path):
-        write(snapshot, path)
+    def full_disk(share, path):
+        write(share, path)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Snapshot, "write", full_disk)
+    monkeypatch.setattr(StateShare, "write", full_disk)
     run = make_run()
     with pytest.raises(UserError, match="No space left on device"):
         run.train()
@@ -174,11 +174,14 @@ def test_what_is_restored_is_what_was_saved(make_run, zero_stage):
     saved.train()
     restored = make_run(stage(zero_stage))
     assert restored.checkpoints.resume() == 2
-    weights, wholes = restored.engine.gathered_weights(), {f.name: f for f in saved.engine.fragments()}
-    for piece in restored.engine.fragments():
+    weights, wholes = restored.zero_state.gathered_weights(), {f.name: f for f in saved.zero_state.fragments()}
+    for piece in restored.zero_state.fragments():
         whole, there = wholes[piece.name].partition, slice(piece.offset, piece.offset + piece.numel)
-        assert torch.equal(weights[piece.name], saved.engine.fp32_partitions()[whole])
-        moments, expected = restored.engine.optimizer_state(piece.partition), saved.engine.optimizer_state(whole)
+        assert torch.equal(weights[piece.name], saved.zero_state.partitions[whole])
+        moments, expected = (
+            restored.zero_state.optimizer_state(piece.partition),
+            saved.zero_state.optimizer_state(whole),
+        )
         assert moments["step"] == 2
         for key in ("exp_avg", "exp_avg_sq"):
             assert torch.equal(moments[key].view(-1)[there], expected[key].view(-1))
@@ -190,14 +193,14 @@ def test_pieces_of_one_number_of_ranks_are_read_by_another(tmp_path):
     weight = torch.arange(23.0)
     whole = Fragment("w", (23,), start=0, numel=23, partition=0, offset=0)
     for rank in range(5):
-        piece = whole.share(rank, 5)
+        piece = whole.piece_of(rank, 5)
         values = weight[piece.start : piece.start + piece.numel].clone()
-        snapshot = Snapshot({"fp32/w": values}, {"fp32/w": piece.start})
-        snapshot.write(tmp_path / f"rank-{rank:05d}.safetensors")
+        share = StateShare({"fp32/w": values}, {"fp32/w": piece.start})
+        share.write(tmp_path / f"rank-{rank:05d}.safetensors")
     saved = SavedState(sorted(tmp_path.glob("rank-*.safetensors")))
     for ranks in (1, 2, 3, 7, 23):
         for rank in range(ranks):
-            piece = whole.share(rank, ranks)
+            piece = whole.piece_of(rank, ranks)
             read = saved.read("fp32/w", piece.start, piece.numel)
             assert torch.equal(read, weight[piece.start : piece.start + piece.numel])
 

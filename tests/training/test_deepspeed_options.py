@@ -1,6 +1,7 @@
 import pytest
 
 from latentdebias.errors import UserError
+from latentdebias.training.deepspeed_options import check_compiled, check_version
 from latentdebias.training.engine import check_deepspeed_options
 
 
@@ -36,3 +37,29 @@ def test_deepspeeds_own_options_pass():
             "wall_clock_breakdown": False,
         }
     )
+
+
+@pytest.mark.parametrize("version", ["0.17.6", "0.18.2"])
+def test_versions_with_wrong_gradients_are_refused_by_name(version):
+    with pytest.raises(UserError, match=rf"DeepSpeed {version} .*0\.18\.3 or newer.*pip install"):
+        check_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.18.3", "0.18.10", "0.19.8"])
+def test_later_versions_pass(version):
+    check_version(version)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_overlapped_reduction_of_compiled_blocks_is_refused_where_it_gives_nan(zero_stage):
+    raw = {"zero_optimization": {"stage": zero_stage, "overlap_comm": True}}
+    with pytest.raises(UserError, match="overlap_comm=false"):
+        check_compiled(raw, "0.19.2")
+    check_compiled(raw, "0.19.3")
+
+
+@pytest.mark.parametrize(
+    "zero", [{"stage": 2}, {"stage": 2, "overlap_comm": False}, {"stage": 3, "overlap_comm": True}]
+)
+def test_other_compiled_runs_pass(zero):
+    check_compiled({"zero_optimization": zero}, "0.18.3")

@@ -23,7 +23,7 @@ def exported(run):
 
 def whole_average(run, name):
     with run.ema.swapped_in(name):
-        return run.engine.gathered_weights()
+        return run.zero_state.gathered_weights()
 
 
 def assert_equal_weights(left, right):
@@ -53,11 +53,11 @@ def test_several_averages_follow_their_recurrences():
 @pytest.mark.parametrize("zero_stage", [0, 2])
 def test_averages_follow_the_weights_of_a_run(make_run, zero_stage):
     run = make_run(*SEVERAL, "training.steps=3", stage(zero_stage))
-    expected, update = [p.clone() for p in run.engine.fp32_partitions()], run.ema.update
+    expected, update = [p.clone() for p in run.zero_state.partitions], run.ema.update
 
     def recorded(step):
         update(step)
-        for average, weights in zip(expected, run.engine.fp32_partitions(), strict=True):
+        for average, weights in zip(expected, run.zero_state.partitions, strict=True):
             average.lerp_(weights, 0.5)
 
     run.ema.update = recorded
@@ -72,10 +72,10 @@ def test_swapping_an_average_in_and_out_leaves_the_weights(make_run, name):
     run = make_run(*SEVERAL)
     for averages in run.ema.averages.values():
         averages[0].fill_(0.25)
-    before = [p.clone() for p in run.engine.fp32_partitions()]
+    before = [p.clone() for p in run.zero_state.partitions]
     with run.ema.swapped_in(name):
-        assert (run.engine.fp32_partitions()[0] == 0.25).all() == (name != "none")
-    assert all(torch.equal(a, b) for a, b in zip(before, run.engine.fp32_partitions(), strict=True))
+        assert (run.zero_state.partitions[0] == 0.25).all() == (name != "none")
+    assert all(torch.equal(a, b) for a, b in zip(before, run.zero_state.partitions, strict=True))
 
 
 @pytest.mark.parametrize("zero_stage", [0, 2])

@@ -46,10 +46,10 @@ def test_the_first_update_is_adamws_to_1e_6(make_run, zero_stage):
         "training.grad_clip=0",
         f"deepspeed.zero_optimization.stage={zero_stage}",
     )
-    before = run.engine.gathered_weights()
+    before = run.zero_state.gathered_weights()
     gradients = gradients_of_the_first_batch(run, before)
     run.train()
-    after = run.engine.gathered_weights()
+    after = run.zero_state.gathered_weights()
     for name, gradient in gradients.items():
         expected = first_adamw_update(before[name], gradient)
         torch.testing.assert_close(after[name].double(), expected, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")

@@ -79,7 +79,7 @@ def test_utilisation_is_work_done_over_the_peak(monkeypatch):
 def test_missing_weights_and_biases_is_an_error_before_anything_starts(small_run, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
-    with pytest.raises(UserError, match=r"pip install -e '.\[wandb\]'"):
+    with pytest.raises(UserError, match=r"pip install 'latentdebias\[wandb\]'"):
         prepare(load_config("digits_debias.yaml", [*small_run, "training.wandb_project=digits"]))
 
 

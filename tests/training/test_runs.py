@@ -40,7 +40,7 @@ def test_the_first_step_is_adamws(make_run, tmp_path, zero_stage):
     """DeepSpeed's own bf16 mode takes a first step that is 29% short at stage 0."""
     settings = ["training.steps=1", "training.precision=bf16", "optimizer.betas=[0.99,0.99]", "ema.decays=[0.0]"]
     run = make_run(*settings, stage(zero_stage), "training.grad_clip=0")
-    before = run.engine.gathered_weights()
+    before = run.zero_state.gathered_weights()
     run.train()
     after = latentdebias.load_model(run.run_dir / "model").backbone.state_dict()
     moved = (after["final_layer.linear.bias"] - before["final_layer.linear.bias"]).abs()
@@ -217,7 +217,7 @@ def test_an_update_that_is_not_finite_is_skipped(make_run, monkeypatch, zero_sta
     weights = []
 
     def poisoned(loss):
-        weights.append(run.engine.gathered_weights())
+        weights.append(run.zero_state.gathered_weights())
         backward(loss * (float("nan") if len(weights) == 2 else 1))
 
     monkeypatch.setattr(run.engine, "backward", poisoned)
@@ -226,15 +226,15 @@ def test_an_update_that_is_not_finite_is_skipped(make_run, monkeypatch, zero_sta
     assert any(not torch.equal(first[name], second[name]) for name in first)
     assert all(torch.equal(second[name], third[name]) for name in second)
     assert [row["skipped_updates"] for row in log_of(run)] == [0, 1, 1]
-    assert run.engine.optimizer_state(0)["step"] == 2
+    assert run.zero_state.optimizer_state(0)["step"] == 2
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)
 def test_a_run_ends_after_too_many_skipped_updates(make_run, zero_stage):
     run = make_run(stage(zero_stage), "training.steps=9", "training.max_skipped=3", "training.checkpoint_every=9")
     with torch.no_grad():
-        run.engine.fp32_partitions()[0].view(-1)[:] = float("nan")
-        run.engine.follow_partitions(lambda name, numel: torch.full((numel,), float("nan")))
+        run.zero_state.partitions[0].view(-1)[:] = float("nan")
+        run.zero_state.update_model(lambda name, numel: torch.full((numel,), float("nan")))
     with pytest.raises(UserError, match="last 3 updates up to step 3"):
         run.train()
     assert checkpoints_of(run) == []

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import torch
 from PIL import Image
 from torch import nn
@@ -17,13 +19,23 @@ class WhiteSampler:
         yield torch.full((len(labels), 3, 96, 96), 255, dtype=torch.uint8)
 
 
-def test_ten_classes_stand_beside_their_names(tmp_path):
-    names = [f"class {number}" for number in range(12)]
+def draw_grid(tmp_path, class_names):
+    """One grid, which the log must have been shown."""
     shown = []
-    options = SamplingOptions(per_class=3)
-    SampleGrid(tmp_path, WhiteSampler(), options, names, lambda *what: shown.append(what))(7, {})
-    assert shown == [(7, tmp_path / "step-00000007.png")]
-    grid = Image.open(tmp_path / "step-00000007.png")
+    run = SimpleNamespace(
+        run_dir=tmp_path,
+        manifest=SimpleNamespace(class_names=class_names),
+        open_image_sampler=WhiteSampler,
+        log=SimpleNamespace(write_image=lambda *what: shown.append(what)),
+    )
+    SampleGrid(SamplingOptions(per_class=3), run)(7, {})
+    [(name, step, path)] = shown
+    assert (name, step, path) == ("samples", 7, tmp_path / "samples" / "step-00000007.png")
+    return Image.open(path)
+
+
+def test_ten_classes_stand_beside_their_names(tmp_path):
+    grid = draw_grid(tmp_path, [f"class {number}" for number in range(12)])
     assert grid.height == 10 * 98 + 2
     strip = grid.crop((0, 0, grid.width - 3 * 98 - 2, grid.height)).convert("L")
     for row in range(10):
@@ -31,5 +43,4 @@ def test_ten_classes_stand_beside_their_names(tmp_path):
 
 
 def test_without_names_there_are_only_tiles(tmp_path):
-    SampleGrid(tmp_path, WhiteSampler(), SamplingOptions(per_class=3), [], lambda step, path: None)(7, {})
-    assert Image.open(tmp_path / "step-00000007.png").size == (3 * 98 + 2, 10 * 98 + 2)
+    assert draw_grid(tmp_path, []).size == (3 * 98 + 2, 10 * 98 + 2)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,16 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from latentdebias.batches.batches import DataOptions, LatentBatches, plan_batches
+from latentdebias.batches import open_training_set
+from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.plan import plan_batches
 from latentdebias.cli.bench.encode import add_encode_arguments, bench_encode
 from latentdebias.cli.bench.sample import add_sample_arguments, bench_sample
 from latentdebias.cli.bench.shards import LATENT_SHAPE, write_random_shards
 from latentdebias.cli.bench.train import add_train_arguments, bench_train
 from latentdebias.errors import UserError
-from latentdebias.shards.epochs import EpochReader, IndexedReader, Share
-from latentdebias.shards.order import BlockShuffle, FullShuffle
-from latentdebias.shards.reader import LatentShards
-from latentdebias.shards.streaming import StreamedShards
 
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
@@ -61,11 +61,14 @@ def bench_data(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
         _write_samples(num, shards, arrays, tensors)
+        indexed = DataOptions(shards=str(shards))
+        blocks, streaming = replace(indexed, order="blocks"), replace(indexed, reader="streaming")
         readers: dict[str, Callable[[], Iterator[int]]] = {
-            "LatentShards, shuffle": lambda: _read_epoch(IndexedReader(LatentShards(shards), FullShuffle())),
-            "LatentShards, blocks": lambda: _read_epoch(IndexedReader(LatentShards(shards), BlockShuffle())),
-            "LatentBatches, noise included": lambda: _read_batches(shards),
-            "StreamedShards": lambda: _read_epoch(StreamedShards(str(shards))),
+            "indexed, shuffle": lambda: _read_samples(indexed),
+            "indexed, blocks": lambda: _read_samples(blocks),
+            "streaming": lambda: _read_samples(streaming),
+            "batches of indexed": lambda: _read_batches(indexed),
+            "batches of streaming": lambda: _read_batches(streaming),
             WEBDATASET: lambda: _read_webdataset(shards),
             ARRAYS: lambda: _read_arrays(arrays),
             "safetensors of 10k, shuffled": lambda: _read_tensors(tensors),
@@ -102,17 +105,19 @@ def _write_tensors(directory: Path, arrays: Path, num: int) -> None:
         save_file({"latents": latents, "labels": labels}, directory / f"{start:09d}.safetensors")
 
 
-def _read_epoch(reader: EpochReader) -> Iterator[int]:
-    for values, _ in reader.epoch(Share(batch_size=BATCH), epoch=0):
-        yield len(values)
+def _read_samples(data: DataOptions) -> Iterator[int]:
+    """Stored values and labels, as they are in the shards."""
+    shards, plan = open_training_set(data), plan_batches(0, BATCH, None, 0, 1)
+    for views in shards.samples(plan, range(shards.manifest.count // BATCH)):
+        yield len(views(np.zeros(BATCH, bool))[0])
 
 
-def _read_batches(directory: Path) -> Iterator[int]:
-    shards, plan = LatentShards(directory), plan_batches(0, BATCH, None, 0, 1)
+def _read_batches(data: DataOptions) -> Iterator[int]:
+    """Whole training batches, which draw 8,192 normal numbers a sample."""
+    shards, plan = open_training_set(data), plan_batches(0, BATCH, None, 0, 1)
     normalization = LatentNormalization((0.0,) * LATENT_SHAPE[0], (1.0,) * LATENT_SHAPE[0])
-    batches = LatentBatches(shards, plan, DataOptions(shards=str(directory)), normalization)
-    for step in range(-(-len(shards) // BATCH)):
-        yield min(len(batches[step].latents), len(shards) - step * BATCH)
+    for batch in LatentBatches(shards, plan, data, normalization).of(range(shards.manifest.count // BATCH)):
+        yield len(batch.latents)
 
 
 def _read_webdataset(directory: Path) -> Iterator[int]:

@@ -1,7 +1,6 @@
 """`bench.py train`: the whole training loop against the bare steps of the same model, in turns."""
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections import deque
@@ -89,13 +88,7 @@ def _time_in_turns(run: Run, config: RunConfig, options: argparse.Namespace) -> 
     last, bare_steps = config.training.steps, _bare(run, config)
     loop: list[Elapsed] = []
     bare: list[Elapsed] = []
-    with run.trainer(TrainState(), last) as trainer:
-        batches = iter(trainer.batches)
-
-        def whole_steps(steps: int) -> None:
-            trainer.batches = itertools.islice(batches, steps)
-            trainer.run()
-
+    with run.training(TrainState(), last) as whole_steps:
         whole_steps(WARM_UP)
         bare_steps(WARM_UP)
         turns = [(whole_steps, loop), (bare_steps, bare)]

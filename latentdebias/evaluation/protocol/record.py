@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from latentdebias.errors import command
 from latentdebias.evaluation.protocol.intervals import Interval
 from latentdebias.evaluation.protocol.sampling_protocol import SamplingProtocol, upgraded_sampling
 from latentdebias.files import publish, read_json
@@ -54,7 +55,7 @@ class ProtocolRecord:
     @classmethod
     def read(cls, path: Path) -> "ProtocolRecord":
         """The record in a JSON file, of version 0.1.0 too; `UserError` where there is none."""
-        values = read_json(path, f"Write one with: tools/evaluate.py --out {path}")
+        values = read_json(path, f"Write one with: {command('evaluate')} --out {path}")
         if isinstance(values.get("sampling"), dict):
             values["sampling"] = upgraded_sampling(values["sampling"], str(path))
         return validate(cls, values, str(path))

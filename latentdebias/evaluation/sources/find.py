@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from latentdebias.autoencoders import Autoencoder
 from latentdebias.evaluation.sources.image_files import FolderImages, side_of
 from latentdebias.evaluation.sources.npz import NpzImages
-from latentdebias.evaluation.sources.shards import Decoder, ShardImages
+from latentdebias.evaluation.sources.shards import ShardImages
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import MANIFEST, read_manifest
 from latentdebias.shards.reader import LatentShards
@@ -14,7 +15,7 @@ FoundImages = FolderImages | NpzImages | ShardImages
 
 
 def open_images(
-    path: str, resolution: int, load_autoencoder: Callable[[str], Decoder], batch_size: int = 64
+    path: str, resolution: int, load_autoencoder: Callable[[str], Autoencoder], batch_size: int = 64
 ) -> FoundImages:
     """The images at `path`: latent shards (a folder with a manifest), an `.npz` of ADM's, or image files.
 

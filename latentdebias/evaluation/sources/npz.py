@@ -15,7 +15,7 @@ from latentdebias.files import sha256_of
 
 KEYS = ("arr_0", "arr_1", "mu", "sigma", "mu_s", "sigma_s")
 LEGAL = (
-    "It must hold `arr_0`, uint8 (N, H, W, 3), as `tools/sample.py --format npz` writes it, or the moments `mu` (D,) "
+    "It must hold `arr_0`, uint8 (N, H, W, 3), as `sample --format npz` writes it, or the moments `mu` (D,) "
     "and `sigma` (D, D), as ADM publishes them"
 )
 

@@ -1,4 +1,4 @@
-"""Images that tools/sample.py drew: where they lie in its folder, and how its record says they were drawn."""
+"""Images that the command `sample` drew: where they lie in its folder, and how its record says they were drawn."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
 from latentdebias.drawing.sample_record import options_of, read_record
 from latentdebias.drawing.sample_set import RECORD
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 
 DAMAGED = "Move it away to score the images without it."
@@ -23,7 +23,9 @@ def images_of(samples: Path) -> Path:
     for output in outputs:
         if output.exists():
             return output
-    raise UserError(f"{samples} holds a set that is not finished; run the tools/sample.py command that draws it again.")
+    raise UserError(
+        f"{samples} holds a set that is not finished; run the {command('sample')} command that draws it again."
+    )
 
 
 def protocol_of(samples: Path) -> SamplingProtocol | None:

@@ -1,30 +1,17 @@
 """Latent shards as a source of images: what their latents decode to."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from latentdebias.autoencoders import to_uint8
-from latentdebias.errors import UserError
+from latentdebias.autoencoders import Autoencoder, to_uint8
+from latentdebias.errors import UserError, command
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed
 from latentdebias.files import sha256_of
 from latentdebias.shards.format import MANIFEST
 from latentdebias.shards.posterior import latent_means
 from latentdebias.shards.reader import LatentShards
-
-
-class Decoder(Protocol):
-    """What a latent shard set asks of an autoencoder."""
-
-    @property
-    def identity(self) -> Any:
-        """Holds `id` and `weights_sha256`, as the manifest of the shards does."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] of unscaled latents (B, C, h, w)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class ShardImages(OfShards):
     Raises `UserError` where the shards were made with another autoencoder's weights.
     """
 
-    autoencoder: Decoder
+    autoencoder: Autoencoder
     batch_size: int = 64
 
     def __post_init__(self) -> None:
@@ -59,7 +46,7 @@ class ShardImages(OfShards):
             raise UserError(
                 f"The latents in {self.shards.directory} were made with the autoencoder {made_with['id']!r} (weights "
                 f"{made_with['weights_sha256'][:12]}), and {given.id!r} ({given.weights_sha256[:12]}) cannot "
-                f"decode them: pass the first one, or encode again with tools/encode.py --vae {given.id}."
+                f"decode them: pass the first one, or encode again with {command('encode')} --vae {given.id}."
             )
 
     def read(self, indices: np.ndarray) -> ImageBatch:

@@ -8,8 +8,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 
-from latentdebias.autoencoders import AutoencoderIdentity, PixelAutoencoder
-from latentdebias.autoencoders.autoencoder import FAMILIES, Autoencoder, DiffusersAutoencoder
+from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, DiffusersAutoencoder, PixelAutoencoder
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, build_model
 from latentdebias.registry import plain, validate
@@ -47,7 +46,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class LatentDebiasPipeline(DiffusionPipeline):
-    """Draws what `tools/sample.py` draws; `vae` is None for models of pixels."""
+    """Draws what the command `sample` draws; `vae` is None for models of pixels."""
 
     model_cpu_offload_seq: Any = "denoiser->vae"
     _optional_components: Any = ("vae",)
@@ -91,4 +90,4 @@ class LatentDebiasPipeline(DiffusionPipeline):
     def _autoencoder(self, identity: AutoencoderIdentity) -> Autoencoder:
         if self.vae is None:
             return PixelAutoencoder(self.device)
-        return DiffusersAutoencoder(self.vae, FAMILIES[type(self.vae).__name__], identity, self.device)
+        return DiffusersAutoencoder(self.vae, identity, self.device)

@@ -10,12 +10,12 @@ from diffusers import AutoencoderKL, DiTPipeline
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import Tensor
 
-from latentdebias.autoencoders import PIXELS, load_this_autoencoder
-from latentdebias.autoencoders.autoencoder import DiffusersAutoencoder
+from latentdebias.autoencoders import PIXELS, DiffusersAutoencoder, PixelAutoencoder, load_this_autoencoder
 from latentdebias.backbones import BACKBONES, DiTSpec
 from latentdebias.backbones.dit import sincos_positions
 from latentdebias.diffusion.schedules import DiscreteSchedule
 from latentdebias.diffusion.targets import TARGETS
+from latentdebias.errors import UserError, command
 from latentdebias.files import publish, published_folder
 from latentdebias.interop.diffusers.custom_pipeline import (
     PIPELINE_FILE,
@@ -52,10 +52,15 @@ def export_diffusers(model: LoadedModel, out: Path, vae: str | None = None) -> E
     """Write a folder that `from_pretrained` loads, replacing an older one only once the new one is whole.
 
     `vae` says where the model's autoencoder is now; a copy goes into the folder. Raises `UserError` where that is
-    another one than the model was trained with.
+    another one than the model was trained with, or none that diffusers can load.
     """
     identity = model.config.autoencoder
-    autoencoder: Any = load_this_autoencoder(identity, vae or identity.id, "cpu")
+    autoencoder = load_this_autoencoder(identity, vae or identity.id, "cpu")
+    if not isinstance(autoencoder, DiffusersAutoencoder | PixelAutoencoder):
+        raise UserError(
+            f"The autoencoder {identity.id!r} is {type(autoencoder).__name__}, which diffusers cannot load, so this "
+            f"model has no pipeline. Draw its images with {command('sample')} instead."
+        )
     own_vae = autoencoder.vae if isinstance(autoencoder, DiffusersAutoencoder) else None
     reason = why_not_dit_pipeline(model, own_vae)
     with published_folder(out) as fresh:

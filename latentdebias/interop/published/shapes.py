@@ -13,7 +13,7 @@ from latentdebias.autoencoders import PIXELS, AutoencoderIdentity, PixelAutoenco
 from latentdebias.backbones import BACKBONES, BackboneSpec
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.interop.published.checkpoint_file import CheckpointFile
 from latentdebias.models.init_from import check_fit, shapes_of
 from latentdebias.models.model_directory import ModelConfig, save_model
@@ -67,7 +67,7 @@ def save_fitting(model: Published, source: str, out: Path, autoencoder: Autoenco
         network = model.spec.build(model.side, model.channels, model.num_classes, out_chans)
     mend = (
         "Its sizes were read from its own shapes, so it is of another architecture, or was trained with options that "
-        "the published one has not; import it with the command of its own family (see tools/export.py --help)."
+        f"the published one has not; import it with the command of its own family (see {command('export')} --help)."
     )
     check_fit(network, shapes_of(model.weights), source, mend)
     scaling, channels = autoencoder.scaling_factor, model.channels

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentdebias.autoencoders import Autoencoder
 from latentdebias.errors import UserError
 from latentdebias.files import write_errors
 from latentdebias.images.find import ImageSet, SourceImage
@@ -22,10 +23,8 @@ from latentdebias.shards.format import (
     PLAN,
     Manifest,
     Plan,
-    Posterior,
     Rejection,
     ShardSummary,
-    StoredDtype,
     complete_summary,
     read_plan,
     shard_name,
@@ -35,31 +34,6 @@ from latentdebias.shards.format import (
 from latentdebias.shards.jobs.decoded_batches import DecodedBatch, decoded_batches
 from latentdebias.shards.posterior import to_stored
 from latentdebias.shards.writer import ShardWriter
-
-
-class LatentEncoder(Protocol):
-    """What the job asks of an autoencoder."""
-
-    @property
-    def identity(self) -> Any:
-        """A dataclass of plain values for the manifest; among them `channels` and `factor`, pixels per latent."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def dtype(self) -> torch.dtype: ...
-
-    @property
-    def posterior(self) -> Posterior: ...
-
-    @property
-    def stored_dtype(self) -> StoredDtype: ...
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Of images `(B, 3, H, W)` in [-1, 1], float32: moments `(B, 2C, h, w)`, mean then log-variance, or,
-        where the posterior is deterministic, latents `(B, C, h, w)`.
-        """
 
 
 @dataclass(frozen=True)
@@ -79,7 +53,7 @@ class EncodedBatch:
 
 def encode_images(
     images: ImageSet,
-    encoder: LatentEncoder,
+    autoencoder: Autoencoder,
     out: Path,
     *,
     resolution: int,
@@ -100,7 +74,7 @@ def encode_images(
     `out` was begun with other settings, a latent is not finite, too many inputs are rejected, or a write fails.
     """
     assert 0 <= rank < world_size
-    plan = _plan(images, encoder, resolution, flips, samples_per_shard, forward_batch)
+    plan = _plan(images, autoencoder, resolution, flips, samples_per_shard, forward_batch)
     _begin(out, plan)
     own = range(rank, plan.num_shards, world_size)
     done = {shard: summary for shard in own if (summary := complete_summary(out, shard_name(shard)))}
@@ -112,7 +86,8 @@ def encode_images(
     loader = decoded_batches(images.images, plan, pending, batch_size, workers)
     resumed = plan.count_inputs(done)
     with tqdm(desc="encode", unit="img", total=num_own, initial=resumed, disable=rank != 0) as bar:
-        for shard, batches in itertools.groupby(_encoded(loader, encoder, plan, bar), key=lambda b: b.decoded.shard):
+        encoded = _encoded(loader, autoencoder, plan, bar)
+        for shard, batches in itertools.groupby(encoded, key=lambda batch: batch.decoded.shard):
             with ShardWriter(out, plan, shard) as writer:
                 for batch in batches:
                     tally.add(batch.decoded.rejected)
@@ -124,7 +99,7 @@ def encode_images(
 
 
 def _encoded(
-    loader: Iterable[DecodedBatch], encoder: LatentEncoder, plan: Plan, bar: "tqdm[Any]"
+    loader: Iterable[DecodedBatch], autoencoder: Autoencoder, plan: Plan, bar: "tqdm[Any]"
 ) -> Iterator[EncodedBatch]:
     """Each batch once the next one is on its way through the autoencoder, which thus never waits for the writer."""
     waited, start = 0.0, time.perf_counter()
@@ -136,7 +111,7 @@ def _encoded(
         waited += time.perf_counter() - asked
         if decoded is None:
             break
-        current = _start_encoding(decoded, encoder, plan)
+        current = _start_encoding(decoded, autoencoder, plan)
         if previous is not None:
             yield previous
         previous = current
@@ -147,28 +122,28 @@ def _encoded(
 
 def _plan(
     images: ImageSet,
-    encoder: LatentEncoder,
+    autoencoder: Autoencoder,
     resolution: int,
     flips: bool,
     samples_per_shard: int,
     forward_batch: int,
 ) -> Plan:
-    channels, factor = encoder.identity.channels, encoder.identity.factor
+    channels, factor = autoencoder.identity.channels, autoencoder.identity.factor
     if resolution % factor:
         below = resolution // factor * factor
         raise UserError(
             f"--resolution {resolution} is no multiple of the {factor} pixels that one latent of "
-            f"{encoder.identity.id!r} covers. Nearest legal: {below or factor} or {below + factor}."
+            f"{autoencoder.identity.id!r} covers. Nearest legal: {below or factor} or {below + factor}."
         )
     return Plan(
-        autoencoder=dataclasses.asdict(encoder.identity),
-        precision=str(encoder.dtype).removeprefix("torch."),
+        autoencoder=dataclasses.asdict(autoencoder.identity),
+        precision=str(autoencoder.dtype).removeprefix("torch."),
         forward_batch=forward_batch,
         resolution=resolution,
         preprocessing=PREPROCESSING,
         latent_shape=(channels, resolution // factor, resolution // factor),
-        posterior=encoder.posterior,
-        dtype=encoder.stored_dtype,
+        posterior=autoencoder.posterior,
+        dtype=autoencoder.stored_dtype,
         flips=flips,
         samples_per_shard=samples_per_shard,
         num_inputs=len(images.images),
@@ -233,27 +208,27 @@ def _write_batch(batch: EncodedBatch, images: list[SourceImage], plan: Plan, wri
         writer.add(index, views[0][slot], flipped, source.label, source.name, size)
 
 
-def _start_encoding(batch: DecodedBatch, encoder: LatentEncoder, plan: Plan) -> EncodedBatch:
+def _start_encoding(batch: DecodedBatch, autoencoder: Autoencoder, plan: Plan) -> EncodedBatch:
     """The batch and, where the plan has flips, its mirror images through the autoencoder; behind our back on a GPU."""
-    images = torch.from_numpy(batch.pixels).to(encoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    views = [_forward(view, encoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
-    if encoder.device.type != "cuda":
+    images = torch.from_numpy(batch.pixels).to(autoencoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    views = [_forward(view, autoencoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
+    if autoencoder.device.type != "cuda":
         return EncodedBatch(batch, views, None)
     on_host = [torch.empty(view.shape, dtype=view.dtype, pin_memory=True) for view in views]
     for host, view in zip(on_host, views, strict=True):
         host.copy_(view, non_blocking=True)
     ready = torch.cuda.Event()
-    ready.record(torch.cuda.current_stream(encoder.device))
+    ready.record(torch.cuda.current_stream(autoencoder.device))
     return EncodedBatch(batch, on_host, ready)
 
 
-def _forward(images: Tensor, encoder: LatentEncoder, plan: Plan) -> Tensor:
+def _forward(images: Tensor, autoencoder: Autoencoder, plan: Plan) -> Tensor:
     """Values `(B, ...)` of images `(B, 3, H, W)`, `forward_batch` at a time; the last call is filled up with black."""
     parts = []
     for part in images.split(plan.forward_batch):
         padding = plan.forward_batch - len(part)
         filled = torch.cat([part, part.new_zeros(padding, *part.shape[1:])]) if padding else part
-        parts.append(encoder.encode(filled)[: len(part)])
+        parts.append(autoencoder.encode(filled)[: len(part)])
     return torch.cat(parts)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.files import published
 from latentdebias.shards.format import (
     PLAN,
@@ -95,12 +95,12 @@ def _summary(directory: Path, record: ShardRecord) -> ShardSummary:
     if summary is None:
         raise UserError(
             f"{summary_path(directory, record.name)} is missing, and with it the shard's sums for the statistics. "
-            f"Copy the whole folder {directory}, or run the tools/encode.py command that made it again."
+            f"Copy the whole folder {directory}, or run the {command('encode')} command that made it again."
         )
     if (summary.count, summary.sha256) != (record.count, record.sha256):
         raise UserError(
             f"{directory}: the summary and the manifest disagree about {record.name}. Run the "
-            f"tools/encode.py command that made the set again."
+            f"{command('encode')} command that made the set again."
         )
     return summary
 

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.shards.format import (
     MANIFEST,
     PLAN,
@@ -59,7 +59,7 @@ def set_status(directory: Path) -> SetStatus:
     if not (directory / PLAN).exists():
         raise UserError(
             f"{directory} holds neither {PLAN} nor {MANIFEST}, so it is no set of latent shards. Pass the folder "
-            f"that was given to tools/encode.py as --out."
+            f"that was given to {command('encode')} as --out."
         )
     return _running(directory, read_plan(directory))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import PLAN, Manifest, read_index, tar_path, write_json, write_manifest
@@ -126,7 +126,7 @@ def _stored(
         if sha256_of(path) != shard.sha256:
             raise UserError(
                 f"{path} does not have the sha256 in the manifest. List all that is damaged with: "
-                f"python tools/encode.py verify {directory}"
+                f"{command('encode')} verify {directory}"
             )
         with path.open("rb") as file:
             for row in index[rows]:

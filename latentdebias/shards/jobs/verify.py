@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, command
 from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import (
@@ -33,7 +33,7 @@ def verify(directory: Path) -> Manifest:
     if faults:
         raise UserError(
             f"{directory} failed verification: {listed(faults)}. Delete the files of these "
-            f"shards and run the tools/encode.py command that made the set again: it rewrites only them."
+            f"shards and run the {command('encode')} command that made the set again: it rewrites only them."
         )
     return manifest
 

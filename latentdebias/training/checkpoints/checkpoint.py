@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.files import publish, sha256_of, sync_folder
-from latentdebias.training.checkpoints.run_state import RunState, SavedState, Snapshot
+from latentdebias.training.checkpoints.run_state import RunState, SavedState, StateShare
 from latentdebias.training.stopping.agreement import cpu_group
 
 COMMIT = "COMMIT.json"
@@ -55,8 +55,8 @@ class Checkpoints:
         """
         self.finish()
         self._refuse_bad_weights(step)
-        snapshot = self.state.snapshot()
-        self._writing = self._writer.submit(self._write, snapshot, step)
+        share = self.state.copy_share()
+        self._writing = self._writer.submit(self._write, share, step)
 
     def failed(self) -> bool:
         """Whether a write in the background has failed by now, which ranks may learn at different steps."""
@@ -90,9 +90,9 @@ class Checkpoints:
         return int(commit["step"])
 
     def _refuse_bad_weights(self, step: int) -> None:
-        partitions = self.state.engine.fp32_partitions()
+        partitions = self.state.zero_state.partitions
         finite = torch.stack([partition.isfinite().all() for partition in partitions]).all()
-        bad = (~finite).float().to(self.state.engine.device)
+        bad = (~finite).float().to(self.state.zero_state.device)
         torch.distributed.all_reduce(bad)
         if bad.item():
             raise UserError(
@@ -100,16 +100,16 @@ class Checkpoints:
                 f"Lower optimizer.lr or training.grad_clip, or cap the weighting with max_weight, and rerun."
             )
 
-    def _write(self, snapshot: Snapshot, step: int) -> None:
+    def _write(self, share: StateShare, step: int) -> None:
         final = self.directory / f"step-{step:08d}"
         temporary = final.with_suffix(".tmp")
         self._on_all_ranks(temporary, self._clear_leftovers)
-        digests = self._on_all_ranks(temporary, lambda: self._write_share(snapshot, temporary))
+        digests = self._on_all_ranks(temporary, lambda: self._write_share(share, temporary))
         sha256 = {_file_name(rank): digest for rank, digest in enumerate(digests)}
         record = {
             "step": step,
             "settings": self.settings,
-            "zero_stage": self.state.engine.zero_stage,
+            "zero_stage": self.state.zero_state.zero_stage,
             "sha256": sha256,
         }
         self._on_all_ranks(temporary, lambda: self._commit(temporary, final, record))
@@ -120,10 +120,10 @@ class Checkpoints:
                 shutil.rmtree(leftover)
         return ""
 
-    def _write_share(self, snapshot: Snapshot, folder: Path) -> str:
+    def _write_share(self, share: StateShare, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / _file_name(distributed.rank())
-        snapshot.write(path)
+        share.write(path)
         # safetensors leaves the file to its owner alone; the folder has what the umask allows.
         path.chmod(folder.stat().st_mode & 0o666)
         with path.open("rb") as file:
@@ -173,7 +173,7 @@ class Checkpoints:
         answer: list[Path | str | None] = [None]
         if distributed.rank() == 0:
             answer[0] = self._newest_whole()
-        torch.distributed.broadcast_object_list(answer, src=0, device=self.state.engine.device)
+        torch.distributed.broadcast_object_list(answer, src=0, device=self.state.zero_state.device)
         if isinstance(answer[0], str):
             raise UserError(answer[0])
         return answer[0]

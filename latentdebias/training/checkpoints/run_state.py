@@ -2,7 +2,8 @@
 
 DeepSpeed's own checkpoints are pickles, and its universal format holds Adam's two moments and nothing else. Here each
 rank writes one safetensors file of flat pieces, `fp32/blocks.0.attn.qkv.weight`, `exp_avg/...`, an average of the
-weights under its own name, and notes where in the weight each piece starts. Whoever needs numbers [a, b) finds them.
+weights under its own name, and notes where in the weight each piece starts, so that a rank which needs the numbers
+[a, b) of a weight finds them in the files of the ranks that wrote them.
 """
 
 import json
@@ -17,16 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentdebias import distributed
-from latentdebias.training.checkpoints.fragments import Fragment
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine
+from latentdebias.training.zero_layouts import Fragment
+from latentdebias.training.zero_state import ZeroState
 
 FP32, UNTRAINED = "fp32", "untrained"
 
 
 @dataclass
-class Snapshot:
-    """One rank's share of the state, copied to the CPU: pieces with their starts, whole small tensors, and numbers."""
+class StateShare:
+    """One rank's share of a run's state on the CPU: pieces of weights with their starts, small tensors, and numbers."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Snapshot:
     groups: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
+        """Write a safetensors file, with the starts, numbers and groups as JSON in its header."""
         notes = {"starts": self.starts, "numbers": self.numbers, "groups": self.groups}
         save_file(self.tensors, path, metadata={name: json.dumps(note) for name, note in notes.items()})
 
@@ -63,7 +65,7 @@ class SavedState:
                 self._wholes[key] = file
 
     def states_of(self, name: str) -> set[str]:
-        """What was saved of weight `name`: fp32, the optimizer's states, the averages."""
+        """The kinds of state saved of weight `name`: `fp32`, the optimizer's own such as `exp_avg`, the averages."""
         return self._states[name]
 
     def is_cut(self, key: str) -> bool:
@@ -91,65 +93,75 @@ class SavedState:
 class RunState:
     """What a checkpoint holds: weights, optimizer states, averages, and untrained weights and buffers."""
 
-    def __init__(self, engine: Engine, ema: PartitionedEMA) -> None:
-        self.engine, self.ema = engine, ema
+    def __init__(self, zero_state: ZeroState, ema: PartitionedEMA) -> None:
+        self.zero_state, self.ema = zero_state, ema
+
+    def gathered(self, average: str) -> dict[str, Tensor]:
+        """The whole state dict of an average, fp32 on the CPU, on rank 0; empty elsewhere. Every rank must call it.
+
+        `average` is a name as in `EMAOptions.names`, or `none` for the weights themselves.
+        """
+        with self.ema.swapped_in(average):
+            return self.zero_state.gathered_weights()
 
     @torch.no_grad()
-    def snapshot(self) -> Snapshot:
-        """A copy of this rank's share; every rank must call it."""
-        snapshot = Snapshot(groups=self.engine.optimizer_groups())
+    def copy_share(self) -> StateShare:
+        """A copy of this rank's share of the state, on the CPU; every rank must call it."""
+        share = StateShare(groups=self.zero_state.optimizer_groups())
         for fragment in self._to_write():
             for state, value in self._held(fragment.partition).items():
-                self._add(snapshot, f"{state}/{fragment.name}", value, fragment)
-        untrained = self.engine.untrained_weights()
+                self._add(share, f"{state}/{fragment.name}", value, fragment)
+        untrained = self.zero_state.untrained_weights()
         if distributed.rank() == 0:
-            snapshot.tensors.update({f"{UNTRAINED}/{name}": weight for name, weight in untrained.items()})
-        return snapshot
+            share.tensors.update({f"{UNTRAINED}/{name}": weight for name, weight in untrained.items()})
+        return share
 
     @torch.no_grad()
     def restore(self, saved: SavedState) -> None:
         """Put the saved numbers where this rank holds them; every rank must call it."""
-        for fragment in self.engine.fragments():
+        for fragment in self.zero_state.fragments():
             for state in saved.states_of(fragment.name):
                 self._fill(fragment, state, saved)
-        self.engine.restore_groups(saved.groups)
-        self.engine.restore_untrained({name: saved.whole(f"{UNTRAINED}/{name}") for name in self.engine.untrained()})
-        self.engine.follow_partitions(lambda name, numel: saved.read(f"{FP32}/{name}", 0, numel))
+        self.zero_state.restore_groups(saved.groups)
+        self.zero_state.restore_untrained(
+            {name: saved.whole(f"{UNTRAINED}/{name}") for name in self.zero_state.untrained()}
+        )
+        self.zero_state.update_model(lambda name, numel: saved.read(f"{FP32}/{name}", 0, numel))
 
     def _to_write(self) -> Iterator[Fragment]:
-        for fragment in self.engine.fragments():
-            if self.engine.zero_stage == 0:
-                fragment = fragment.share(distributed.rank(), distributed.world_size())
+        for fragment in self.zero_state.fragments():
+            if self.zero_state.zero_stage == 0:
+                fragment = fragment.piece_of(distributed.rank(), distributed.world_size())
             if fragment.numel:
                 yield fragment
 
     def _held(self, partition: int) -> dict[str, Any]:
         averages = {name: values[partition] for name, values in self.ema.averages.items()}
         return {
-            FP32: self.engine.fp32_partitions()[partition],
-            **self.engine.optimizer_state(partition),
+            FP32: self.zero_state.partitions[partition],
+            **self.zero_state.optimizer_state(partition),
             **averages,
         }
 
-    def _add(self, snapshot: Snapshot, key: str, value: Any, fragment: Fragment) -> None:
+    def _add(self, share: StateShare, key: str, value: Any, fragment: Fragment) -> None:
         if not isinstance(value, Tensor):
-            snapshot.numbers[key] = value
+            share.numbers[key] = value
         elif self._is_flat(value, fragment):
             piece = value.detach().view(-1)[fragment.offset : fragment.offset + fragment.numel]
-            snapshot.tensors[key] = piece.to("cpu", copy=True)
-            snapshot.starts[key] = fragment.start
+            share.tensors[key] = piece.to("cpu", copy=True)
+            share.starts[key] = fragment.start
         else:
-            snapshot.tensors[key] = value.detach().to("cpu", copy=True)
+            share.tensors[key] = value.detach().to("cpu", copy=True)
 
     def _is_flat(self, value: Tensor, fragment: Fragment) -> bool:
-        return value.dim() > 0 and value.numel() == self.engine.fp32_partitions()[fragment.partition].numel()
+        return value.dim() > 0 and value.numel() == self.zero_state.partitions[fragment.partition].numel()
 
     def _fill(self, fragment: Fragment, state: str, saved: SavedState) -> None:
-        key, states = f"{state}/{fragment.name}", self.engine.optimizer_state(fragment.partition)
+        key, states = f"{state}/{fragment.name}", self.zero_state.optimizer_state(fragment.partition)
         if key in saved.numbers:
             states[state] = saved.numbers[key]
         elif not saved.is_cut(key):
-            states[state] = saved.whole(key).to(self.engine.count_device(fragment.partition))
+            states[state] = saved.whole(key).to(self.zero_state.step_count_device(fragment.partition))
         else:
             held = self._held(fragment.partition)
             target = held[state] if state in held else states.setdefault(state, torch.zeros_like(held[FP32]))

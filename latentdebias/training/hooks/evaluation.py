@@ -1,17 +1,15 @@
 """Scores while training: images drawn with the EMA weights, against a reference, with the protocol written down."""
 
 import functools
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.drawing.image_sampler import ImageSampler, labels_in_turn
+from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.drawing.sample_record import vae_of
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
@@ -24,8 +22,7 @@ from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.registry import option
 from latentdebias.sampling import DrawOptions, Guidance, ModelFacts, check_draw
-
-WriteScores = Callable[[int, Mapping[str, Any]], None]
+from latentdebias.training.hooks.hook import HookContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,37 +63,30 @@ def check_evaluation(options: EvaluationOptions, model: ModelFacts, resolution: 
 
 
 class InLoopEvaluation:
-    """Scores `num` images, evenly over the classes, and writes `evaluation/step-N.json` and the log's line."""
+    """Scores `num` images on rank 0, evenly over the classes; writes `evaluation/step-N.json` and a line of the log."""
 
-    def __init__(
-        self,
-        run_dir: Path,
-        sampler: ImageSampler,
-        options: EvaluationOptions,
-        resolution: int,
-        average: str,
-        write_scores: WriteScores,
-    ) -> None:
-        self.run_dir, self.sampler, self.options = run_dir, sampler, options
-        self.average, self.write_scores = average, write_scores
-        device = sampler.autoencoder.device
-        self.reference = options.open_reference(resolution, device)
+    def __init__(self, options: EvaluationOptions, run: HookContext) -> None:
+        self.options, self.run, self.sampler = options, run, run.open_image_sampler()
+        device = self.sampler.autoencoder.device
+        self.reference = options.open_reference(run.manifest.resolution, device)
         self.scoring = Scoring(options.metrics, options.extractor.load().to(device), resamples=0)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Draw with the whole state dict `weights`, and score."""
         self.sampler.load_weights(weights)
-        classes = list(range(self.sampler.model.num_classes or 1))
+        run_dir, classes = self.run.run_dir, list(range(self.sampler.model.num_classes or 1))
         drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
         samples = extract(drawn, self.scoring.extractor, drawn.count, "samples", drawn.num_classes)
         vae = vae_of(self.sampler.autoencoder.identity)
-        model = ModelIdentity(model=str(self.run_dir), vae=vae, ema=self.average)
+        model = ModelIdentity(model=str(run_dir), vae=vae, ema=self.run.average)
         sampling = SamplingProtocol.of(model, self.options)
-        origin = Origin(f"{self.run_dir} at step {step}", str(self.options.reference), sampling)
+        origin = Origin(f"{run_dir} at step {step}", str(self.options.reference), sampling)
         record = self.scoring.score(samples, self._reference_features, origin)
-        folder = self.run_dir / "evaluation"
+        folder = run_dir / "evaluation"
         folder.mkdir(exist_ok=True)
         record.write(folder / f"step-{step:08d}.json")
-        self.write_scores(step, record.scores)
+        if self.run.log is not None:
+            self.run.log.write(step, record.scores)
 
     @functools.cached_property
     def _reference_features(self) -> FeatureSet:

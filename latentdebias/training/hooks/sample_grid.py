@@ -1,16 +1,15 @@
 """Pictures while training: a guided grid drawn with the EMA weights, from the same seed each time."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from latentdebias.drawing.image_sampler import ImageSampler, labels_by_class, save_grid
+from latentdebias.drawing.image_sampler import labels_by_class, save_grid
 from latentdebias.registry import option
 from latentdebias.sampling import DrawOptions, Guidance
+from latentdebias.training.hooks.hook import HookContext
 
 MAX_CLASSES = 10
 
@@ -27,25 +26,20 @@ class SamplingOptions(DrawOptions):
 
 
 class SampleGrid:
-    """Draws `samples/step-N.png`: up to ten classes, a row each beside its name; `show` is told of the file."""
+    """Draws `samples/step-N.png` on rank 0: up to ten classes, a row each beside its name; the log shows it as well."""
 
-    def __init__(
-        self,
-        directory: Path,
-        sampler: ImageSampler,
-        options: SamplingOptions,
-        class_names: list[str],
-        show: Callable[[int, Path], None],
-    ) -> None:
-        self.directory, self.sampler, self.class_names, self.show = directory, sampler, class_names, show
-        self.options = options.for_classes(sampler.model.num_classes)
+    def __init__(self, options: SamplingOptions, run: HookContext) -> None:
+        self.run, self.sampler = run, run.open_image_sampler()
+        self.options = options.for_classes(self.sampler.model.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Draw with the whole state dict `weights`."""
         self.sampler.load_weights(weights)
         classes = list(range(min(self.sampler.model.num_classes or 1, MAX_CLASSES)))
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"step-{step:08d}.png"
-        save_grid(images, self.options.per_class, path, self.class_names[: len(classes)])
-        self.show(step, path)
+        path = self.run.run_dir / "samples" / f"step-{step:08d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_grid(images, self.options.per_class, path, self.run.manifest.class_names[: len(classes)])
+        if self.run.log is not None:
+            self.run.log.write_image("samples", step, path)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from latentdebias.errors import UserError
+from latentdebias.errors import UserError, pip_install
 from latentdebias.files import publish
 
 LOG = "log.jsonl"
@@ -118,7 +118,7 @@ def check_wandb() -> None:
     """Raise `UserError` where Weights & Biases is not installed."""
     if importlib.util.find_spec("wandb") is None:
         raise UserError(
-            "training.wandb_project is set, and Weights & Biases is not installed: pip install -e '.[wandb]', or "
+            f"training.wandb_project is set, and Weights & Biases is not installed: {pip_install('wandb')}, or "
             "--set training.wandb_project=null"
         )
 

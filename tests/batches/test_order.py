@@ -3,9 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from latentdebias.batches.batches import plan_batches
+from latentdebias.batches.order import ORDERS, BlockShuffle, FullShuffle
+from latentdebias.batches.plan import plan_batches
 from latentdebias.errors import UserError
-from latentdebias.shards.order import ORDERS, BlockShuffle, FullShuffle
 
 BOTH = [FullShuffle(), BlockShuffle(block=700, blocks_in_window=4)]
 

@@ -1,4 +1,4 @@
-"""The hook that writes a run's log."""
+"""The hook that writes the log."""
 
 from latentdebias.errors import UserError
 from latentdebias.training.engine import Engine

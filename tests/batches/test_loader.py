@@ -4,22 +4,38 @@ import numpy as np
 import pytest
 import torch
 
-from latentdebias.batches.batches import DataOptions, LatentBatches, SampleDraws, plan_batches
+from latentdebias.batches import open_training_set
+from latentdebias.batches.draws import SampleDraws
+from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.plan import plan_batches
 from latentdebias.errors import UserError
 from latentdebias.shards.reader import LatentShards
 
 CPU = torch.device("cpu")
 
 
+class Batches(LatentBatches):
+    """Batches that are taken out by the number of their micro-step."""
+
+    def __getitem__(self, micro_step):
+        return next(self.of(range(micro_step, micro_step + 1)))
+
+    def indices(self, positions):
+        return self.shards.order.indices(self.plan.seed, positions, len(self))
+
+    def __len__(self):
+        return self.shards.manifest.count
+
+
 @pytest.fixture
 def batches(digit_shards):
-    shards = LatentShards(digit_shards)
-    normalization = LatentNormalization.of_manifest(shards.manifest, "channel")
-
     def build(rank=0, world_size=1, batch_size=8, micro=None, seed=0, **options):
-        plan = plan_batches(seed, batch_size, micro, rank, world_size)
-        return LatentBatches(shards, plan, DataOptions(shards=str(digit_shards), **options), normalization)
+        data = DataOptions(shards=str(digit_shards), **options)
+        shards = open_training_set(data)
+        normalization = LatentNormalization.of_manifest(shards.manifest, "channel")
+        return Batches(shards, plan_batches(seed, batch_size, micro, rank, world_size), data, normalization)
 
     return build
 
@@ -50,8 +66,8 @@ def test_batches_do_not_depend_on_workers_or_on_where_a_run_resumed(batches, wor
 
 def test_an_epoch_reads_every_sample_once_and_another_epoch_in_another_order(batches):
     dataset = batches(batch_size=100)
-    count = len(dataset.shards)
-    order = np.concatenate([dataset._indices(np.arange(s, s + 100)) for s in range(0, 2 * count + 100, 100)])
+    count = len(dataset)
+    order = np.concatenate([dataset.indices(np.arange(s, s + 100)) for s in range(0, 2 * count + 100, 100)])
     first, second = order[:count], order[count : 2 * count]
     assert np.array_equal(np.sort(first), np.arange(count))
     assert np.array_equal(np.sort(second), np.arange(count))
@@ -61,8 +77,8 @@ def test_an_epoch_reads_every_sample_once_and_another_epoch_in_another_order(bat
 def test_the_block_order_of_the_config_changes_the_order_of_samples_and_nothing_else(batches):
     blocks = {"name": "blocks", "block": 100, "blocks_in_window": 2}
     plain, dataset = batches(batch_size=100), batches(batch_size=100, order=blocks)
-    count = len(dataset.shards)
-    first, second = plain._indices(np.arange(count)), dataset._indices(np.arange(count))
+    count = len(dataset)
+    first, second = plain.indices(np.arange(count)), dataset.indices(np.arange(count))
     assert not np.array_equal(first, second)
     assert np.array_equal(np.sort(second), np.arange(count))
     assert torch.equal(plain[0].eps, dataset[0].eps)
@@ -88,12 +104,12 @@ def test_scaling_normalization_is_the_autoencoders(digit_shards):
 def test_latents_are_fresh_draws_from_the_posterior(batches):
     """The same sample in two epochs differs by posterior noise, within a few of its standard deviations."""
     dataset = batches(batch_size=1)
-    count, shape = len(dataset.shards), dataset.shards.latent_shape
-    index = dataset._indices(np.arange(1))
-    later = next(p for p in range(count, 2 * count) if dataset._indices(np.array([p])) == index)
+    count, shape = len(dataset), dataset.shards.latent_shape
+    index = dataset.indices(np.arange(1))
+    later = next(p for p in range(count, 2 * count) if dataset.indices(np.array([p])) == index)
     first, second = dataset[0].latents, dataset[later].latents
     assert not torch.equal(first, second)
-    moments, _ = dataset.shards.read(index, np.array([False]))
+    moments, _ = dataset.shards.shards.read(index, np.array([False]))
     mean, logvar = torch.from_numpy(moments).float().chunk(2, dim=1)
     draws = torch.from_numpy(SampleDraws.of(0, 0, shape).posterior)
     torch.testing.assert_close(first, dataset.normalization.normalize(mean + torch.exp(0.5 * logvar) * draws))
@@ -114,7 +130,7 @@ def test_half_of_the_samples_are_mirrored(batches):
 
 def test_flips_need_mirrored_views(batches):
     dataset = batches()
-    shards = LatentShards(dataset.shards.directory)
+    shards = dataset.shards
     shards.manifest = replace(shards.manifest, flips=False)
     with pytest.raises(UserError, match="--flip"):
         LatentBatches(shards, dataset.plan, replace(dataset.options, flip=True), dataset.normalization)

@@ -1,0 +1,53 @@
+"""The reader by sample number: a set on a disk, or at an address through a cache of local copies."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.order import ORDERS, SampleOrder
+from latentdebias.batches.plan import BatchPlan
+from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
+from latentdebias.errors import UserError
+from latentdebias.shards.cache import ShardCache
+from latentdebias.shards.reader import LatentShards
+
+
+class IndexedSet(TrainingSet):
+    """Shards read by sample number, in a global order: neither ranks nor workers nor micro-batches change it."""
+
+    def __init__(self, shards: LatentShards, order: SampleOrder) -> None:
+        self.shards, self.order, self.manifest = shards, order, shards.manifest
+
+    def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
+        """The samples that the order puts at the rank's positions of each micro-step."""
+        for micro_step in micro_steps:
+            yield partial(self.shards.read, self.order.indices(plan.seed, plan.positions(micro_step), len(self.shards)))
+
+
+@READERS.register("indexed")
+@dataclass(frozen=True)
+class IndexedReader(Reader):
+    """Reads samples by their number, through each shard's index, in the order of `data.order`.
+
+    A set at an address is read through local copies of its shards in the folder `data.cache`.
+    """
+
+    def open(self, data: DataOptions) -> IndexedSet:
+        """The set; `UserError` where files are missing or cut short, or an address comes without a cache."""
+        shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
+        return IndexedSet(shards, ORDERS.build(data.order))
+
+
+def _local_shards(data: DataOptions) -> LatentShards:
+    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+
+
+def _remote_shards(data: DataOptions) -> LatentShards:
+    if data.cache is None:
+        raise UserError(
+            f"data.shards {data.shards!r} is an address, and data.reader indexed reads its shards through local "
+            f"copies; name a folder for them, one a set: --set data.cache=FOLDER. Or read them in sequence, without "
+            f"copies: --set data.reader=streaming"
+        )
+    return ShardCache(data.shards, data.cache, int(data.cache_gb * 1e9)).open()

@@ -1,0 +1,65 @@
+"""What every reader of the trainer gives: the samples of one rank's micro-batches, in an order that resumes exactly."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from latentdebias.batches.options import DataOptions
+from latentdebias.batches.plan import BatchPlan
+from latentdebias.registry import Registry
+from latentdebias.shards.format import Manifest
+
+Views = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Takes `flipped` (bool `(B,)`), and gives the stored values of those views `(B, *stored_shape)` and the labels.
+
+Labels are int64 `(B,)`, -1 where there is none.
+"""
+
+
+class TrainingSet(ABC):
+    """An open shard set, which deals its samples to the ranks of a run."""
+
+    manifest: Manifest
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """The shape `(C, h, w)` of one latent."""
+        return self.manifest.latent_shape
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes; 0 for a set without labels."""
+        return self.manifest.num_classes
+
+    @abstractmethod
+    def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
+        """The samples of each of `micro_steps` of the rank of `plan`, which depend on nothing but their number.
+
+        Raises `UserError` where a shard is missing, cut short or holds what no shard may hold.
+        """
+
+    def workers_used(self, workers: int) -> int:
+        """How many of `workers` processes read ahead; worker i of n reads every n-th micro-step from the i-th on."""
+        return workers
+
+    def resume_settings(self, world_size: int) -> dict[str, Any]:
+        """What a checkpoint must agree with, beside the config's `data.order`, for the same samples to follow."""
+        return {}
+
+
+class Reader(ABC):
+    """A way of reading shards; the fields are its options under `data.reader` of a run config."""
+
+    @abstractmethod
+    def open(self, data: DataOptions) -> TrainingSet:
+        """The set of `data.shards`, ready to be read; `UserError` where it cannot be read in this way."""
+
+
+READERS: Registry[Reader] = Registry("data.reader")
+
+
+def open_training_set(data: DataOptions) -> TrainingSet:
+    """The set of `data.shards`, opened by `data.reader`; `UserError` where it is missing, damaged, or lacks views."""
+    return READERS.build(data.reader).open(data)

@@ -1,0 +1,18 @@
+"""The hook that saves checkpoints."""
+
+from latentdebias.training.checkpoints.checkpoint import Checkpoints
+from latentdebias.training.trainer import TrainingOptions, TrainState
+
+
+class Checkpointing:
+    """Saves a checkpoint every `checkpoint_every` steps, in the background, and one at the last step or a stop."""
+
+    def __init__(self, checkpoints: Checkpoints, options: TrainingOptions) -> None:
+        self.checkpoints, self.options = checkpoints, options
+
+    def __call__(self, state: TrainState) -> None:
+        last = state.step == self.options.steps or bool(state.stopped_by)
+        if state.step % self.options.checkpoint_every == 0 or last:
+            self.checkpoints.save(state.step)
+        if last:
+            self.checkpoints.finish()

@@ -1,0 +1,57 @@
+"""The contract of a training hook, and what a hook may use of its run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from latentdebias.diffusion import Diffusion
+from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.registry import Registry
+from latentdebias.shards.format import Manifest
+from latentdebias.training.checkpoints.run_state import RunState
+from latentdebias.training.monitor.run_log import RunLog
+from latentdebias.training.trainer import Hook
+
+
+@dataclass(frozen=True)
+class HookContext:
+    """What a hook may use of its run; the same on every rank, except for `log`."""
+
+    run_dir: Path
+    rank: int
+    diffusion: Diffusion
+    manifest: Manifest
+    """What the latent set says of itself: classes, resolution, autoencoder."""
+    average: str
+    """The average of the weights that the run draws with and exports."""
+    state: RunState
+    """The weights, the optimizer's state and the averages, as the ranks share them."""
+    log: RunLog | None
+    """Where numbers and pictures are logged: on rank 0; None elsewhere."""
+    open_image_sampler: Callable[[], ImageSampler]
+    """Gives a sampler with a second copy of the network, whose weights are the caller's to load."""
+
+    def gathered(self, average: str) -> dict[str, Tensor]:
+        """The whole state dict of an average (`none`: the weights), fp32 on the CPU, on rank 0; empty elsewhere.
+
+        Every rank must call it at the same step: the weights are gathered from all of them.
+        """
+        return self.state.gathered(average)
+
+
+class HookSpec(Protocol):
+    """A hook's options: a frozen dataclass, registered with `@HOOKS.register(NAME)` and named under `hooks:`."""
+
+    def build(self, run: HookContext) -> Hook:
+        """The function that is called with the `TrainState` on every rank after every update.
+
+        It runs inside the training: what one rank waits for in it, all ranks must do. At a step at which
+        `state.stopped_by` is set the run is about to end and has seconds left for its checkpoint.
+        """
+        ...
+
+
+HOOKS: Registry[HookSpec] = Registry("hook")
