@@ -40,21 +40,28 @@ def tiny_vae_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digit_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The handwritten digits as latent shards, encoded with the packaged autoencoder, mirrored views included."""
+def digit_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The handwritten digits as PNGs in class folders."""
     root = tmp_path_factory.mktemp("digits")
     write_images(root / "images")
+    return root / "images"
+
+
+@pytest.fixture(scope="session")
+def digit_shards(digit_images: Path) -> Path:
+    """The handwritten digits as latent shards, encoded with the packaged autoencoder, mirrored views included."""
+    directory = digit_images.with_name("shards")
     encode_images(
-        find_images(str(root / "images")),
+        find_images(str(digit_images)),
         load_autoencoder("digits"),
-        root / "shards",
+        directory,
         resolution=32,
         flips=True,
         samples_per_shard=512,
         batch_size=64,
         workers=0,
     )
-    return root / "shards"
+    return directory
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.order import ORDERS, SampleOrder
@@ -10,6 +11,7 @@ from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
 from latentdebias.errors import UserError
 from latentdebias.shards.cache import ShardCache
+from latentdebias.shards.completeness import refuse_absent
 from latentdebias.shards.reader import LatentShards
 
 
@@ -40,7 +42,8 @@ class IndexedReader(Reader):
 
 
 def _local_shards(data: DataOptions) -> LatentShards:
-    return LatentShards(data.shards, data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    refuse_absent(Path(data.shards), data.vae or "ID_OR_DIR", data.resolution, data.flip)
+    return LatentShards(data.shards)
 
 
 def _remote_shards(data: DataOptions) -> LatentShards:

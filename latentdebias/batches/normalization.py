@@ -21,7 +21,11 @@ class LatentNormalization:
 
     @classmethod
     def of_manifest(cls, manifest: Manifest, kind: NormalizationKind) -> "LatentNormalization":
-        """`channel`: the set's own statistics; `scaling`: the autoencoder's shift and scaling factor."""
+        """The normalization of a shard set.
+
+        `channel` takes the mean and the std of each channel over the set; `scaling` takes the autoencoder's shift as
+        the mean and 1 / its scaling factor as the std, as latent diffusion does.
+        """
         if kind == "channel":
             # A constant channel has no scale to divide by.
             return cls(tuple(manifest.latent_mean), tuple(std or 1.0 for std in manifest.latent_std))
@@ -29,12 +33,12 @@ class LatentNormalization:
         return cls((autoencoder["shift_factor"],) * channels, (1 / autoencoder["scaling_factor"],) * channels)
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Unscaled latents `(B, C, h, w)` -> unit-scale ones."""
+        """The unit-scale latents z of unscaled `latents` `(B, C, h, w)`, as the autoencoder encodes them."""
         mean, std = self._columns(latents)
         return (latents - mean) / std
 
     def denormalize(self, z: Tensor) -> Tensor:
-        """The inverse of `normalize`."""
+        """The unscaled latents, for the autoencoder to decode, of unit-scale `z` `(B, C, h, w)`: z std + mean."""
         mean, std = self._columns(z)
         return z * std + mean
 

@@ -1,4 +1,4 @@
-"""The order in which the epochs visit the samples: a pure function of (seed, position), the same on every rank."""
+"""Orders of the indexed reader: which sample is at a position of the run, a pure function of (seed, position)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from latentdebias.registry import Registry
 
 
 class SampleOrder(ABC):
-    """Position in the run -> sample number; N consecutive positions from a multiple of N visit each of N samples."""
+    """Says which sample is trained at each position of a run over N samples, the same on every rank.
+
+    Epoch e is positions [e N, (e + 1) N), and visits each sample once.
+    """
 
     def indices(self, seed: int, positions: np.ndarray, count: int) -> np.ndarray:
         """The sample numbers (int64 `(B,)`) of `positions` (int64 `(B,)`) in a run over `count` samples."""
@@ -33,7 +36,10 @@ ORDERS: Registry[SampleOrder] = Registry("data.order")
 @ORDERS.register("shuffle")
 @dataclass(frozen=True)
 class FullShuffle(SampleOrder):
-    """One permutation of all samples; memory: 8 bytes a sample for each of the two epochs that are kept."""
+    """All samples in one random permutation an epoch.
+
+    Memory of each process: 8 bytes a sample for each of the two epochs that are kept.
+    """
 
     def of_epoch(self, seed: int, epoch: int, within: np.ndarray, count: int) -> np.ndarray:
         return permutation(seed, epoch, count)[within]
@@ -42,10 +48,11 @@ class FullShuffle(SampleOrder):
 @ORDERS.register("blocks")
 @dataclass(frozen=True)
 class BlockShuffle(SampleOrder):
-    """Blocks of consecutive samples permuted, then the samples of every `blocks_in_window` successive blocks.
+    """Blocks of `block` consecutive samples in random order, and the samples of `blocks_in_window` of them mixed.
 
-    While a window lasts, only its blocks are read: of slow storage, a few shards at a time. Memory: 16 bytes a block
-    for each of two epochs, and 8 bytes a sample of the windows in use.
+    The blocks of the set are permuted; each group of `blocks_in_window` successive ones is a window, whose samples are
+    permuted in turn. While a window is trained, only its blocks are read, so slow storage is read a few shards at a
+    time. Memory of each process: 16 bytes a block for each of two epochs, and 8 bytes a sample of the windows in use.
     """
 
     block: PositiveInt = 4096
@@ -70,13 +77,13 @@ class BlockShuffle(SampleOrder):
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """A permutation of `count` things that belongs to an epoch."""
+    """The random permutation of the numbers below `count` that belongs to an epoch, int64 `(count,)`."""
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 @lru_cache(maxsize=2)
 def _permuted_blocks(seed: int, epoch: int, count: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """The blocks in the order of the epoch, and the place in the epoch where each begins."""
+    """The blocks in the order of an epoch, and the place in the epoch where each begins."""
     blocks = np.random.default_rng((seed, epoch)).permutation(-(-count // block))
     sizes = np.minimum(block, count - blocks * block)
     return blocks, np.cumsum(sizes) - sizes

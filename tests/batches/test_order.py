@@ -27,10 +27,9 @@ def test_a_thousand_ranks_and_then_fewer_see_every_sample_once_an_epoch_in_one_o
     for step in range(steps):
         world_size = 1024 if step < change else 640
         plans = [plan_batches(7, batch_size, None, rank, world_size) for rank in range(world_size)]
-        for plan in plans:
-            indices = order.indices(7, plan.positions(step), total)
-            shards = shard_of[indices]
-            seen.append(np.stack([shards, indices - first_of[shards]], axis=1))
+        indices = order.indices(7, np.concatenate([plan.positions(step) for plan in plans]), total)
+        shards = shard_of[indices]
+        seen.append(np.stack([shards, indices - first_of[shards]], axis=1))
     visits = np.concatenate(seen)[: 3 * total]
     assert len(set(sizes.tolist())) > 20
     assert (visits[:, 1] < sizes[visits[:, 0]]).all()

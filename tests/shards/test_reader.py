@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from latentdebias.errors import UserError
 from latentdebias.shards import reader
-from latentdebias.shards.reader import LatentShards, missing_shards_message
+from latentdebias.shards.completeness import refuse_absent
+from latentdebias.shards.reader import LatentShards
 
 
 def plain(count):
@@ -127,47 +128,54 @@ def test_a_tar_that_shrinks_while_reading_is_an_error(encode):
         shards.read(np.arange(5), plain(5))
 
 
+def refusal(check, *arguments):
+    with pytest.raises(UserError) as caught:
+        check(*arguments)
+    return str(caught.value)
+
+
 def test_an_absent_folder_is_named_with_the_command(tmp_path):
-    message = missing_shards_message(tmp_path / "none", "stabilityai/sd-vae-ft-mse", 256)
+    message = refusal(LatentShards, tmp_path / "none")
     assert f"the folder {tmp_path / 'none'} does not exist" in message
+    assert f"--out {tmp_path / 'none'} --vae ID_OR_DIR --resolution N" in message
+    (tmp_path / "none").mkdir()
+    assert "holds no manifest.json" in refusal(LatentShards, tmp_path / "none")
+
+
+@pytest.mark.parametrize("flips", [False, True])
+def test_the_command_for_an_absent_set_is_the_one_that_is_wanted(tmp_path, flips):
+    message = refusal(refuse_absent, tmp_path / "none", "stabilityai/sd-vae-ft-mse", 256, flips)
     assert f"--out {tmp_path / 'none'} --vae stabilityai/sd-vae-ft-mse --resolution 256" in message
+    assert ("--resolution 256 --flip" in message) == flips
 
 
 def test_an_unfinished_set_lists_the_shards_to_be_made(encode):
     directory = encode(rank=0, world_size=2)
-    message = missing_shards_message(directory, "pool", 32)
-    assert "2 of 5 shards are still to be made: shard-000001; shard-000003." in message
+    assert "2 of 5 shards are still to be made: shard-000001; shard-000003." in refusal(LatentShards, directory)
 
 
-def test_the_command_for_an_unfinished_set_is_that_of_its_plan_whatever_the_config_says(encode, make_encoder):
-    halves = make_encoder()
-    halves.dtype = torch.bfloat16
-    directory = encode(encoder=halves, rank=0, world_size=2)
-    with pytest.raises(UserError) as caught:
-        LatentShards(directory, "other/vae", 256)
-    assert (
-        f"--out {directory} --vae pool --resolution 32 --samples-per-shard 5 --forward-batch 4 --flip --dtype bf16"
-        in str(caught.value)
-    )
-    assert "other/vae" not in str(caught.value)
-
-
-@pytest.mark.parametrize("flips", [False, True])
-def test_the_command_for_a_set_never_begun_asks_for_the_flips_that_are_wanted(tmp_path, flips):
-    with pytest.raises(UserError) as caught:
-        LatentShards(tmp_path / "none", "pool", 32, flips)
-    assert ("--resolution 32 --flip" in str(caught.value)) == flips
+def test_the_command_for_an_unfinished_set_is_that_of_its_plan(encode, make_encoder):
+    rounding = make_encoder()
+    rounding.dtype = torch.bfloat16
+    directory = encode(encoder=rounding, rank=0, world_size=2)
+    refuse_absent(directory, "other/vae", 256)
+    options = "--vae pool --resolution 32 --samples-per-shard 5 --forward-batch 4 --flip --dtype bf16"
+    assert f"--out {directory} {options}" in refusal(LatentShards, directory)
 
 
 def test_of_many_missing_shards_ten_are_named(encode):
-    message = missing_shards_message(encode(samples_per_shard=1, rank=20, world_size=21))
+    message = refusal(LatentShards, encode(samples_per_shard=1, rank=20, world_size=21))
     assert "20 of 21 shards are still to be made" in message
     assert "shard-000009; ... and 10 more." in message
     assert "shard-000010" not in message
 
 
-def test_a_complete_set_lacks_nothing(encode):
-    assert missing_shards_message(encode(), "pool", 32) == ""
+def test_each_index_is_read_once(encode, monkeypatch):
+    directory, opened = encode(), []
+    load = np.load
+    monkeypatch.setattr(np, "load", lambda path, **options: opened.append(path.name) or load(path, **options))
+    assert len(LatentShards(directory)) == 21
+    assert opened == [f"shard-{number:06d}.index.npy" for number in range(5)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.shards.completeness import refuse_absent, refuse_unfinished
 from latentdebias.shards.format import MANIFEST, PLAN, read_plan, shard_name
 from latentdebias.shards.jobs.encode import finalize
 from latentdebias.shards.jobs.inspect import summary
@@ -14,7 +15,7 @@ from latentdebias.shards.jobs.merge import merge
 from latentdebias.shards.jobs.status import SetStatus, set_status
 from latentdebias.shards.jobs.subset import Selection, kept_classes, subset
 from latentdebias.shards.jobs.verify import verify
-from latentdebias.shards.reader import LatentShards, missing_shards_message
+from latentdebias.shards.reader import LatentShards
 
 
 def _verify(words: list[str]) -> None:
@@ -59,8 +60,7 @@ def _finalize(words: list[str]) -> None:
 
 
 def _write_missing_manifest(directory: Path) -> None:
-    if not (directory / PLAN).exists():
-        raise UserError(missing_shards_message(directory))
+    refuse_absent(directory)
     plan = read_plan(directory)
     beyond = directory / f"{shard_name(plan.num_shards)}.json"
     if beyond.exists():
@@ -69,7 +69,7 @@ def _write_missing_manifest(directory: Path) -> None:
             f"{MANIFEST} deleted. Make it again with: python tools/encode.py merge OUT DIR DIR"
         )
     if finalize(directory, plan) is None:
-        raise UserError(missing_shards_message(directory))
+        refuse_unfinished(directory)
 
 
 def _merge(words: list[str]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from latentdebias.shards.format import Manifest, read_index, tar_path
-from latentdebias.shards.members import read_sample
+from latentdebias.shards.format import Manifest, tar_path
 from latentdebias.shards.reader import LatentShards
+from latentdebias.shards.stored_sample import read_sample
 
 RAREST = 3
 
@@ -32,21 +32,17 @@ def class_histogram(shards: LatentShards) -> ClassHistogram | None:
     manifest = shards.manifest
     if not manifest.num_classes:
         return None
-    counts = np.zeros(manifest.num_classes, np.int64)
-    for shard in manifest.shards:
-        counts += np.bincount(read_index(shards.directory, shard.name)["label"], minlength=manifest.num_classes)
+    counts = np.bincount(shards.index["label"], minlength=manifest.num_classes)
     return ClassHistogram(counts, manifest.class_names or [str(label) for label in range(manifest.num_classes)])
 
 
 def source_names(shards: LatentShards, indices: np.ndarray) -> Iterator[str]:
     """The inputs' names, as their `source` members say, of the samples `indices`, which ascend."""
-    first = 0
-    for shard in shards.manifest.shards:
-        rows = indices[(indices >= first) & (indices < first + shard.count)] - first
-        first += shard.count
+    for number, shard in enumerate(shards.manifest.shards):
+        rows = shards.index[indices[shards.shard_of[indices] == number]]
         if len(rows):
             with tar_path(shards.directory, shard.name).open("rb") as file:
-                for row in read_index(shards.directory, shard.name)[rows]:
+                for row in rows:
                     yield read_sample(file, row, shards.manifest).source
 
 

@@ -23,7 +23,7 @@ from latentdebias.shards.format import (
     write_json,
     write_manifest,
 )
-from latentdebias.shards.jobs.new_set import derived_plan, new_set
+from latentdebias.shards.jobs.new_set import new_set, plan_of_new_set
 from latentdebias.shards.reader import LatentShards
 
 MAY_DIFFER = {"samples_per_shard", "num_inputs", "inputs_sha256"}
@@ -45,7 +45,7 @@ def merge(out: Path, directories: list[Path]) -> Manifest:
         for directory, manifest in zip(directories, manifests, strict=True)
         for record in manifest.shards
     ]
-    plan = derived_plan(
+    plan = plan_of_new_set(
         manifests[0],
         ["merge", [manifest.inputs_sha256 for manifest in manifests]],
         samples_per_shard=max(manifest.samples_per_shard for manifest in manifests),

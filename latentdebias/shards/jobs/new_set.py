@@ -34,7 +34,7 @@ def new_set(out: Path) -> Iterator[Path]:
         yield fresh
 
 
-def derived_plan(
+def plan_of_new_set(
     manifest: Manifest,
     made_from: object,
     *,
@@ -43,7 +43,10 @@ def derived_plan(
     num_classes: int,
     class_names: list[str],
 ) -> Plan:
-    """The plan of a set made from that of `manifest`; `made_from`, any JSON, tells it from other such sets."""
+    """The plan of a set whose samples come from sets like that of `manifest`.
+
+    `made_from` is any JSON that tells the new set from others made the same way; its sha256 stands for the inputs'.
+    """
     plan = Plan(**{field.name: getattr(manifest, field.name) for field in dataclasses.fields(Plan)})
     return dataclasses.replace(
         plan,

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
-from latentdebias.shards.format import PLAN, Manifest, read_index, tar_path, write_json, write_manifest
-from latentdebias.shards.jobs.new_set import derived_plan, new_set
-from latentdebias.shards.members import StoredSample, read_sample
+from latentdebias.shards.format import PLAN, Manifest, tar_path, write_json, write_manifest
+from latentdebias.shards.jobs.new_set import new_set, plan_of_new_set
 from latentdebias.shards.reader import LatentShards
+from latentdebias.shards.stored_sample import StoredSample, read_sample
 from latentdebias.shards.writer import ShardWriter
 
 
@@ -37,12 +37,11 @@ def subset(out: Path, directory: Path, selection: Selection) -> Manifest:
     With `selection.classes` the labels become 0, 1, ... in the order of the old ones. A tar whose sha256 is not the
     manifest's is refused, so that no damage is copied into a set that verifies.
     """
-    manifest = LatentShards(directory).manifest
-    indexes = [read_index(directory, shard.name) for shard in manifest.shards]
-    labels = np.concatenate(indexes)["label"]
+    shards = LatentShards(directory)
+    manifest = shards.manifest
     classes = kept_classes(manifest, selection)
-    chosen = _choose(labels, classes, manifest, selection)
-    plan = derived_plan(
+    chosen = _choose(shards.index["label"], classes, manifest, selection)
+    plan = plan_of_new_set(
         manifest,
         ["subset", manifest.inputs_sha256, classes, hashlib.sha256(chosen.tobytes()).hexdigest()],
         samples_per_shard=manifest.samples_per_shard,
@@ -51,7 +50,7 @@ def subset(out: Path, directory: Path, selection: Selection) -> Manifest:
         class_names=[manifest.class_names[label] for label in classes] if manifest.class_names else [],
     )
     new_label = {label: number for number, label in enumerate(classes)} | {NO_LABEL: NO_LABEL}
-    samples = _stored(directory, manifest, indexes, chosen)
+    samples = _stored(shards, chosen)
     with new_set(out) as fresh, tqdm(desc="subset", unit="sample", total=len(chosen)) as bar:
         write_json(fresh / PLAN, plan)
         summaries = []
@@ -112,22 +111,18 @@ def _choose_per_class(
     return np.sort(np.concatenate(parts))
 
 
-def _stored(
-    directory: Path, manifest: Manifest, indexes: list[np.ndarray], chosen: np.ndarray
-) -> Iterator[tuple[int, StoredSample]]:
+def _stored(shards: LatentShards, chosen: np.ndarray) -> Iterator[tuple[int, StoredSample]]:
     """Label and content of the samples numbered `chosen`, which ascend, so that each tar is opened once."""
-    first = 0
-    for shard, index in zip(manifest.shards, indexes, strict=True):
-        rows = chosen[(chosen >= first) & (chosen < first + len(index))] - first
-        first += len(index)
+    for number, shard in enumerate(shards.manifest.shards):
+        rows = shards.index[chosen[shards.shard_of[chosen] == number]]
         if not len(rows):
             continue
-        path = tar_path(directory, shard.name)
+        path = tar_path(shards.directory, shard.name)
         if sha256_of(path) != shard.sha256:
             raise UserError(
                 f"{path} does not have the sha256 in the manifest. List all that is damaged with: "
-                f"{command('encode')} verify {directory}"
+                f"{command('encode')} verify {shards.directory}"
             )
         with path.open("rb") as file:
-            for row in index[rows]:
-                yield int(row["label"]), read_sample(file, row, manifest)
+            for row in rows:
+                yield int(row["label"]), read_sample(file, row, shards.manifest)

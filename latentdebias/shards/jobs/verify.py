@@ -11,6 +11,7 @@ from tqdm import tqdm
 from latentdebias.errors import UserError, command
 from latentdebias.files import sha256_of
 from latentdebias.images.find import NO_LABEL
+from latentdebias.shards.completeness import listed
 from latentdebias.shards.format import (
     NPY_HEADER,
     Manifest,
@@ -19,7 +20,7 @@ from latentdebias.shards.format import (
     stored_array,
     tar_path,
 )
-from latentdebias.shards.reader import LatentShards, listed
+from latentdebias.shards.reader import LatentShards
 
 
 def verify(directory: Path) -> Manifest:

@@ -26,12 +26,12 @@ class StoredSample:
 
 def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
     """The sample of the open tar `file` at index row `row`; `UserError` where the tar does not hold it."""
-    members = _read_members(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
+    parts = _read_parts(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
     try:
-        about = json.loads(members[ABOUT])
+        about = json.loads(parts[ABOUT])
         width, height = about["original_size"]
-        flipped = stored_array(members[FLIP], plan) if row["flip"] >= 0 else None
-        return StoredSample(stored_array(members[LATENT], plan), flipped, about["source"], (width, height))
+        flipped = stored_array(parts[FLIP], plan) if row["flip"] >= 0 else None
+        return StoredSample(stored_array(parts[LATENT], plan), flipped, about["source"], (width, height))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file.name} holds no whole sample at byte {row['latent']}, where its index has one "
@@ -40,10 +40,10 @@ def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
         ) from None
 
 
-def _read_members(file: BinaryIO, start: int) -> dict[str, bytes]:
-    """Extension -> bytes of the plain files that share the key of the one whose tar header is at byte `start`."""
+def _read_parts(file: BinaryIO, start: int) -> dict[str, bytes]:
+    """The content, by extension, of the plain files that share the key of the one whose tar header is at `start`."""
     file.seek(max(start, 0))
-    members: dict[str, bytes] = {}
+    parts: dict[str, bytes] = {}
     sample = ""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -53,7 +53,7 @@ def _read_members(file: BinaryIO, start: int) -> dict[str, bytes]:
                 if key != sample:
                     break
                 reader = tar.extractfile(member) if member.isreg() else None
-                members[extension] = reader.read() if reader else b""
+                parts[extension] = reader.read() if reader else b""
     except tarfile.TarError:
-        pass  # what is missing from `members` is reported by name
-    return members
+        pass  # what is missing from `parts` is reported by name
+    return parts
