@@ -21,7 +21,7 @@ class Network:
         The input scale of the target is applied to z, and t is turned into the time that the network was trained with.
         """
         schedule = self.diffusion.schedule
-        scale = self.diffusion.target.input_scale(*schedule.alpha_sigma(t, torch.float64))
+        scale = self.diffusion.target.input_scale(schedule.level(t, torch.float64))
         time = torch.full((len(z),), float(schedule.model_time(t)), device=z.device)
         return self.backbone((scale * z).float(), time, labels).float()
 

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+POLL_INTERVAL = 0.01
+"""Seconds that a server takes to notice that it shall stop; the library's own half second is paid by every test."""
+
 
 class Recorder(SimpleHTTPRequestHandler):
     def log_request(self, code="-", size="-"):
@@ -22,7 +25,7 @@ def served(directory):
     """The address of `directory`, and the paths that were fetched from it so far."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Recorder, directory=str(directory))) as server:
         server.requests = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[POLL_INTERVAL], daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", server.requests
         server.shutdown()
 
@@ -52,6 +55,6 @@ def served_by_ranges(directory):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(RangeServer, directory=str(directory))) as server:
         server.requests, server.failing = [], False
         server.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[POLL_INTERVAL], daemon=True).start()
         yield server
         server.shutdown()

@@ -1,10 +1,9 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -184,24 +183,25 @@ def test_a_full_disk_leaves_nothing(parts, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "images"]
 
 
-KILLED_BETWEEN_SHARDS = """
-import os, signal, sys
-from pathlib import Path
-from latentdebias.shards.jobs import merge
-write_json = merge.write_json
-def kill(path, record):
-    write_json(path, record)
-    if path.name == "shard-000003.json":
-        os.kill(os.getpid(), signal.SIGKILL)
-merge.write_json = kill
-merge.merge(Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]])
-"""
+def merge_and_die(out, parts):
+    """In a child process: kill -9 itself once the fourth shard's summary is written."""
+    write_json = merge_module.write_json
+
+    def write_and_die(path, record):
+        write_json(path, record)
+        if path.name == "shard-000003.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    merge_module.write_json = write_and_die
+    merge(out, parts)
 
 
 def test_a_kill_between_shards_leaves_no_set_and_says_what_to_delete(parts, tmp_path):
     out = tmp_path / "merged"
-    killed = subprocess.run([sys.executable, "-c", KILLED_BETWEEN_SHARDS, out, *parts], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    process = multiprocessing.get_context("fork").Process(target=merge_and_die, args=(out, parts))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not out.exists()
     assert not (tmp_path / "merged.new" / MANIFEST).exists()
     with pytest.raises(UserError, match=r"rm -r .*merged\.new"):
