@@ -24,16 +24,14 @@ class DrawOptions:
     }
 
     sampler: Annotated[Sampler, SAMPLERS.part] = option(
-        DDIM(), "ddim | ddpm | heun | dpmpp_2m | dpmpp_3m | unipc | euler;  {name: ddim, eta: 0.5}", on_resume="free"
+        DDIM(), "ddpm: clip 1.0 for pixels; euler: flow only;  {name: heun, s_churn: 40}"
     )
-    steps: PositiveInt = option(50, "steps of the sampler", on_resume="free")
-    guidance: Guidance = option(Guidance(1.5), "a number is the scale", on_resume="free")
-    zero_init: NonNegativeInt = option(0, "first steps that stand still; flow only", on_resume="free")
-    precision: Precision = option("fp32", "of the network: fp32 | bf16", on_resume="free")
-    seed: NonNegativeInt = option(0, "image i is a function of (seed, i)", on_resume="free")
-    batch_size: PositiveInt = option(
-        64, "images drawn together; changes no more than their last bits", on_resume="free"
-    )
+    steps: PositiveInt = option(50, "steps of the sampler")
+    guidance: Guidance = option(Guidance(1.5), "a number is the scale")
+    zero_init: NonNegativeInt = option(0, "first steps that stand still; flow only")
+    precision: Precision = option("fp32", "fp32 | bf16 (autocast)")
+    seed: NonNegativeInt = option(0, "image i is a function of (seed, i)")
+    batch_size: PositiveInt = option(64, "images drawn together; changes no more than their last bits")
 
 
 def check_draw(options: DrawOptions, model: ModelFacts) -> None:

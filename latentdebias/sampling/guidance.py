@@ -110,22 +110,15 @@ class Guidance:
 
     main_field: ClassVar[str] = "scale"
 
-    scale: Annotated[float, Field(allow_inf_nan=False)] = option(..., "1: none", on_resume="free")
+    scale: Annotated[float, Field(allow_inf_nan=False)] = option(..., "1: none")
     interval: tuple[Share, Share] = option(
         (0.0, 1.0),
-        "positions on the schedule, 0 data to 1 noise; outside it only the class is run; Min-SNR's is [0, 0.8]",
-        on_resume="free",
+        "positions on the schedule, 0 data to 1 noise; outside it the null class is not run",
     )
-    schedule: Annotated[GuidanceSchedule, GUIDANCE_SCHEDULES.part] = option(
-        ConstantGuidance(), "constant | linear | cosine", on_resume="free"
-    )
-    rule: Annotated[GuidanceRule, GUIDANCE_RULES.part] = option(
-        CfgRule(), "cfg | cfg_zero: flow only", on_resume="free"
-    )
-    channels: PositiveInt | None = option(
-        None, "guide only the first so many channels; 3: DiT's published numbers", on_resume="free"
-    )
-    rescale: Share = option(0.0, "0 to 1, phi of Lin et al. 2023", on_resume="free")
+    schedule: Annotated[GuidanceSchedule, GUIDANCE_SCHEDULES.part] = option(ConstantGuidance(), "")
+    rule: Annotated[GuidanceRule, GUIDANCE_RULES.part] = option(CfgRule(), "cfg_zero: flow only")
+    channels: PositiveInt | None = option(None, "guide only the first so many channels; 3: DiT's published numbers")
+    rescale: Share = option(0.0, "0 to 1, phi of Lin et al. 2023")
 
     def scale_at(self, position: float) -> float:
         """The guidance scale at a position on the schedule; 1 outside `interval` (Kynkaanniemi et al. 2024)."""

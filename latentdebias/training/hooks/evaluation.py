@@ -1,6 +1,7 @@
 """Scores while training: images drawn with the EMA weights, against a reference, with the protocol written down."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,20 +9,21 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from latentdebias.autoencoders import load_autoencoder
+from latentdebias.autoencoders import Autoencoder
 from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.drawing.sample_record import vae_of
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
-from latentdebias.evaluation.extractors import EXTRACTORS, ExtractorSource, FeatureSet, Inception
-from latentdebias.evaluation.metrics import FID, METRICS, Metric
+from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
+from latentdebias.evaluation.extractors.extractor import ExtractorSource
+from latentdebias.evaluation.metrics import METRICS, Metric
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.registry import option
-from latentdebias.sampling import DrawOptions, Guidance, ModelFacts, check_draw
+from latentdebias.sampling import DrawOptions, Guidance
 from latentdebias.training.hooks.hook import HookContext
 
 
@@ -29,47 +31,49 @@ from latentdebias.training.hooks.hook import HookContext
 class EvaluationOptions(DrawOptions):
     """The `evaluation` section of a run config: how a run is scored as it goes on; `every` 0 does not score it."""
 
-    every: NonNegativeInt = option(0, "steps; 0: never", on_resume="free")
-    num: PositiveInt = option(
-        1000, "images to draw, evenly over the classes; scores of other numbers do not compare", on_resume="free"
-    )
-    reference: str | None = option(None, "images, an .npz or latent shards, all of them", on_resume="free")
-    metrics: tuple[Annotated[Metric, METRICS.part], ...] = option(
-        (FID(),),
-        "fid | sfid | kid | inception_score | precision_recall | density_coverage | colour_shift | class_accuracy",
-        on_resume="free",
-    )
+    every: NonNegativeInt = option(0, "steps; 0: never")
+    num: PositiveInt = option(1000, "images to draw, evenly over the classes; scores of other numbers do not compare")
+    reference: str | None = option(None, "images, an .npz or latent shards, all of them")
+    metrics: tuple[Annotated[Metric, METRICS.part], ...] = option((METRICS.build("fid"),), "")
     extractor: Annotated[ExtractorSource, EXTRACTORS.part] = option(
-        Inception(), "inception | dinov2 | digits | pixels;  {name: inception, weights: PATH}", on_resume="free"
+        EXTRACTORS.build("inception"), "{name: inception, weights: PATH}"
     )
-    guidance: Guidance = option(Guidance(1.0), "a number is the scale", on_resume="free")
-
-    def open_reference(self, resolution: int, device: torch.device) -> ImageSource:
-        """The images to score against; latent shards are decoded on `device`. `UserError` where none are named."""
-        if self.reference is None:
-            raise UserError(
-                f"evaluation.every is {self.every}, and there is nothing to score against; name images, an .npz or "
-                f"latent shards: --set evaluation.reference=PATH"
-            )
-        return open_images(self.reference, resolution, functools.partial(load_autoencoder, device=device))
+    guidance: Guidance = option(Guidance(1.0), "")
 
 
-def check_evaluation(options: EvaluationOptions, model: ModelFacts, resolution: int) -> None:
-    """Raise `UserError` for whatever would end the first evaluation, before the training starts."""
-    check_draw(options, model)
-    if options.open_reference(resolution, torch.device("cpu")).count < 2:
+@dataclass(frozen=True)
+class OpenedEvaluation:
+    """The reference and the extractor of a run's scores, opened once, on the device that draws."""
+
+    reference: ImageSource
+    extractor: Extractor
+
+
+def open_evaluation(
+    options: EvaluationOptions, resolution: int, load: Callable[[str], Autoencoder], device: torch.device
+) -> OpenedEvaluation:
+    """Open what the scores need; `load` gives the autoencoder of a reference of latent shards by its id.
+
+    Raises `UserError` for whatever would end the first evaluation: no reference, one of fewer than two images, or
+    weights of the extractor that are missing or not the published ones.
+    """
+    if options.reference is None:
+        raise UserError(
+            f"evaluation.every is {options.every}, and there is nothing to score against; name images, an .npz or "
+            f"latent shards: --set evaluation.reference=PATH"
+        )
+    reference = open_images(options.reference, resolution, load)
+    if reference.count < 2:
         raise UserError(f"evaluation.reference {options.reference} holds fewer than 2 images; name a set with more.")
-    options.extractor.load()
+    return OpenedEvaluation(reference, options.extractor.load().to(device))
 
 
 class InLoopEvaluation:
     """Scores `num` images on rank 0, evenly over the classes; writes `evaluation/step-N.json` and a line of the log."""
 
-    def __init__(self, options: EvaluationOptions, run: HookContext) -> None:
+    def __init__(self, options: EvaluationOptions, opened: OpenedEvaluation, run: HookContext) -> None:
         self.options, self.run, self.sampler = options, run, run.open_image_sampler()
-        device = self.sampler.autoencoder.device
-        self.reference = options.open_reference(run.manifest.resolution, device)
-        self.scoring = Scoring(options.metrics, options.extractor.load().to(device), resamples=0)
+        self.reference, self.scoring = opened.reference, Scoring(options.metrics, opened.extractor, resamples=0)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights`, and score."""

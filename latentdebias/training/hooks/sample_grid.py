@@ -18,7 +18,7 @@ MAX_CLASSES = 10
 class SamplingOptions(DrawOptions):
     """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
 
-    per_class: PositiveInt = option(4, "images of each class", on_resume="free")
+    per_class: PositiveInt = option(4, "images of each class")
 
     def for_classes(self, num_classes: int) -> "SamplingOptions":
         """These options, without guidance where there are no classes to guide towards."""
