@@ -27,7 +27,7 @@ class ResumeSettings:
     def differences(self, saved: Mapping[str, Any], version: int) -> list[str]:
         """Each setting that a checkpoint of format `version` recorded otherwise, in words.
 
-        A setting that it lacks had its default. Raises `UserError` for a recorded setting that this version does not know.
+        A setting that it lacks had its default. Raises `UserError` for a setting that this version does not know.
         """
         options = {name: value for name, value in saved.items() if _is_option(name)}
         theirs = {
