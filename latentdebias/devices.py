@@ -1,4 +1,4 @@
-"""The `--device` of a tool, and what fp32 means on it."""
+"""The device that a command computes on, and what fp32 means there."""
 
 import os
 
@@ -13,8 +13,12 @@ def default_device(local_rank: int = 0) -> str:
     return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
-def open_device(name: str) -> torch.device:
-    """The device `name`, tried out; `UserError` where torch has none of that name. From here on fp32 is never TF32."""
+def open_device(name: str | None) -> torch.device:
+    """The device `name`, tried out, or where it is None this process's `default_device`. From here on fp32 is no TF32.
+
+    Raises `UserError` where torch has no such device.
+    """
+    name = name or default_device(distributed.local_rank())
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()

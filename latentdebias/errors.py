@@ -5,7 +5,7 @@ import enum
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from latentdebias import distributed
@@ -56,10 +56,10 @@ def _launcher(name: str) -> Path | None:
     return path if path.absolute().parent.name == "tools" and path.is_file() else None
 
 
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a command-line tool's `main`: a `UserError` ends it with exit code 2 and one paragraph, Ctrl-C with 130."""
+def run_tool(main: Callable[[Sequence[str]], None]) -> None:
+    """Run `main` with the command line's words: a `UserError` ends it with code 2 and one paragraph, Ctrl-C by 130."""
     try:
-        main()
+        main(sys.argv[1:])
     except UserError as error:
         _print_once(f"error: {error}")
         raise SystemExit(ExitCode.USER_ERROR) from None

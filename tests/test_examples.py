@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,41 @@ def test_own_parts_are_named_from_yaml_trained_and_drawn(digit_shards, tmp_path)
     assert "name: my_sigmoid" in config
     drawn = ["--model", tmp_path / "run" / "model", "--num", 2, "--steps", 2, "--out", tmp_path / "drawn"]
     assert "2 images" in run(ROOT / "tools" / "sample.py", *drawn, cwd=EXAMPLES / "own_parts")
+
+
+def test_an_own_autoencoder_metric_and_hook_encode_train_and_score(digit_images, tmp_path):
+    """The classes 0 and 1 alone, which is enough to see each part at work."""
+    module, folder, images = "my_autoencoder_metric_hook", EXAMPLES / "own_parts", tmp_path / "images"
+    for label in (0, 1):
+        shutil.copytree(digit_images / str(label), images / str(label))
+    own = ["--imports", module]
+    encode = [
+        "--images",
+        images,
+        "--vae",
+        "my_half_size",
+        "--resolution",
+        32,
+        "--workers",
+        0,
+        "--out",
+        tmp_path / "set",
+    ]
+    assert "images in 1 shards" in run(ROOT / "tools" / "encode.py", *own, *encode, cwd=folder)
+    small = ["training.steps=5", "training.batch_size=16", "training.sample_every=0", "model.width=8"]
+    overrides = [f"run_dir={tmp_path / 'run'}", f"data.shards={tmp_path / 'set'}", "data.num_classes=2", *small]
+    options = [option for override in overrides for option in ("--set", override)]
+    run(ROOT / "tools" / "train.py", "--config", "hook.yaml", *options, cwd=folder)
+    assert (tmp_path / "run" / "progress.txt").read_text() == "step 4\n"
+    score = [
+        "--metrics",
+        "my_red_cast",
+        "--extractor",
+        "pixels",
+        "--samples",
+        images / "0",
+        "--reference",
+        images / "1",
+    ]
+    output = run(ROOT / "tools" / "evaluate.py", *own, *score, "--out", tmp_path / "scores.json", cwd=folder)
+    assert re.search(r"my_red_cast -?\d", output)

@@ -37,6 +37,7 @@ ROOMS = [
     "prepare",
     "run",
     "plan",
+    "commands",
     "cli",
 ]
 LEVEL = {room: level for level, room in enumerate(ROOMS)}

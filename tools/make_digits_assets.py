@@ -1,6 +1,7 @@
 """Train the demo's classifier and autoencoder on the digits, and measure them on a held-out fifth."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,13 +13,13 @@ from latentdebias.digits.training import train_autoencoder, train_classifier
 from latentdebias.errors import run_tool
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=CLASSIFIER_FILE.parent, metavar="DIR", help="where to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classifier-steps", type=int, default=800)
     parser.add_argument("--autoencoder-steps", type=int, default=1000)
-    args = parser.parse_args()
+    args = parser.parse_args(words)
 
     images, labels = load_images()
     held_out = torch.from_numpy(held_out_fifth(labels))

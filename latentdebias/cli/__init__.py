@@ -1,1 +1,58 @@
-"""The commands: one file or folder each, which parses arguments and hands them on."""
+"""The command `latentdebias`: one file a command, which parses its arguments and hands them on.
+
+None of these files imports torch, or anything that does, before the arguments are parsed: `--help` answers at once.
+"""
+
+import argparse
+import importlib
+from collections.abc import Mapping, Sequence
+
+from latentdebias.errors import UserError, legal_choices, run_tool
+from latentdebias.version import __version__
+
+COMMANDS = {
+    "encode": "encode images into latent shards; also verify, inspect, merge and subset sets",
+    "train": "train a model, in one process or under deepspeed, torchrun or srun",
+    "sample": "draw images of a model",
+    "evaluate": "score a model or images; also compare two evaluations",
+    "export": "import published checkpoints; export to diffusers or to the Hugging Face hub",
+    "ema": "make the average of any width after training",
+    "plan": "say what a run will cost",
+    "bench": "measure rates on this machine",
+    "play": "open a local page to draw with a model",
+    "demo": "encode, train, sample and evaluate the handwritten digits, offline",
+}
+
+
+def start() -> None:
+    """The entry point of the installed `latentdebias`."""
+    run_tool(main)
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command that the first of `words` names with the others."""
+    if words and words[0] in COMMANDS:
+        importlib.import_module(f"latentdebias.cli.{words[0]}").main(words[1:])
+        return
+    if words and not words[0].startswith("-"):
+        raise UserError(f"Unknown command {words[0]!r}. {legal_choices(words[0], COMMANDS)}")
+    parser().parse_args(words or ["--help"])
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of `latentdebias` itself."""
+    parser = argparse.ArgumentParser(
+        prog="latentdebias",
+        usage="%(prog)s COMMAND ...",
+        description="Latent-diffusion training for ViT/DiT backbones. Each command says more with --help.",
+        epilog=listing(COMMANDS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    return parser
+
+
+def listing(commands: Mapping[str, str]) -> str:
+    """Commands and what they do, a line each."""
+    width = max(map(len, commands))
+    return "commands:\n" + "\n".join(f"  {name:{width}s}  {what}" for name, what in commands.items())

@@ -1,99 +1,38 @@
-"""What a run will cost: tools/plan.py --config imagenet256_debias.yaml --gpus 8 [--gpu h100] [--set key.sub=value]"""
+"""`latentdebias plan`: what a run will cost."""
 
 import argparse
+from collections.abc import Sequence
 
-from latentdebias.config import RunConfig, load_config
-from latentdebias.errors import UserError, legal_choices, run_tool
-from latentdebias.plan import DataSize, Plan, plan_run, training_days
-from latentdebias.registry import load_plugins
-from latentdebias.training.monitor.peak_flops import GPUS, peak_of
-
-
-def main() -> None:
-    arguments = _parse()
-    config = load_config(arguments.config, arguments.overrides)
-    load_plugins(config.imports)
-    plan = plan_run(config, arguments.gpus)
-    print("\n".join([*_work(plan, config, arguments), "", *_memory(plan, config)]))
+from latentdebias.cli.argument_types import positive, share
+from latentdebias.cli.train import add_config_arguments
+from latentdebias.errors import command, run_tool
 
 
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, metavar="NAME_OR_PATH", help="a path, or a name found in configs/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", dest="overrides")
-    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="of all machines together")
-    parser.add_argument("--gpu", default="h100", metavar="NAME", help=f"one of {', '.join(GPUS)}")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak reached; assumed (0.4)")
-    parser.add_argument("--steps", type=int, metavar="N", help="default: training.steps")
-    parser.add_argument("--images", type=int, metavar="N", help="default: of the set, or data.num_images")
-    arguments = parser.parse_args()
-    if arguments.gpu not in GPUS:
-        raise UserError(f"--gpu {arguments.gpu!r} is not in the table. {legal_choices(arguments.gpu, GPUS)}")
-    if not 0 < arguments.utilisation <= 1:
-        raise UserError(f"--utilisation {arguments.utilisation} is no share of the peak. Legal here: above 0, up to 1.")
-    for name in ("gpus", "steps", "images"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise UserError(f"--{name} {getattr(arguments, name)} is too few. Legal here: 1 or more.")
-    return arguments
+def parser() -> argparse.ArgumentParser:
+    """The options of `latentdebias plan`."""
+    parser = argparse.ArgumentParser(
+        prog=command("plan"), description="What a run will cost: parameters, FLOPs, days, disk and memory."
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--gpus", type=positive, required=True, metavar="N", help="of all machines together")
+    gpus = (
+        "a10, a100, b200, h100, h100-nvl, h100-pcie, h200, h200-nvl, l4, l40s, mi250x, mi300x, rtx3090, rtx4090, "
+        "rtx5090, v100, v100-pcie; default h100"
+    )
+    parser.add_argument("--gpu", default="h100", metavar="NAME", help=gpus)
+    utilisation = "share of the peak that is reached, above 0 and up to 1; assumed, default 0.4"
+    parser.add_argument("--utilisation", type=share, default=0.4, metavar="SHARE", help=utilisation)
+    parser.add_argument("--steps", type=positive, metavar="N", help="default: training.steps")
+    parser.add_argument("--images", type=positive, metavar="N", help="default: of the set, or data.num_images")
+    return parser
 
 
-def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[str]:
-    shapes, training = plan.shapes, config.training
-    steps = arguments.steps or training.steps
-    lines = [
-        f"{'model':14s}{config.model['name']}: {plan.parameters / 1e6:.1f}M parameters, latents "
-        f"{tuple(shapes.latent_shape)}, {shapes.num_classes} classes",
-        f"{'shards':14s}{_shards(plan.data, arguments.images)}",
-        f"{'':14s}{plan.data.bytes_per_image:,} bytes an image: {plan.data.bytes_from}",
-    ]
-    if plan.flops is None:
-        return [*lines, f"{'FLOPs':14s}not counted: this backbone's forward reads its numbers"]
-    peak = peak_of(GPUS[arguments.gpu], training.precision)
-    images = steps * training.batch_size
-    days = training_days(plan.flops.training(), images, arguments.gpus * peak * arguments.utilisation)
-    return [
-        *lines,
-        f"{'an image':14s}{plan.flops.total / 1e9:.1f} GFLOP forward, {plan.flops.training() / 1e9:.1f} to train; "
-        f"{plan.flops.training('blocks') / 1e9:.1f} with checkpointed blocks",
-        f"{'time':14s}{days:.2f} days for {steps:,} steps of {training.batch_size}, {arguments.gpus} x "
-        f"{arguments.gpu} at {arguments.utilisation:.0%} (assumed) of {peak / 1e12:g} TFLOP/s ({training.precision})",
-    ]
+def main(words: Sequence[str]) -> None:
+    """Run the command with the words that follow its name."""
+    arguments = parser().parse_args(words)
+    from latentdebias.commands.plan import print_plan
 
-
-def _shards(data: DataSize, given: int | None) -> str:
-    images, images_from = (data.images, data.images_from) if given is None else (given, "--images")
-    if images is None:
-        return "number of images not stated: --images N"
-    return f"{data.bytes_per_image * images / 1e9:,.2f} GB for {images:,} images ({images_from})"
-
-
-def _memory(plan: Plan, config: RunConfig) -> list[str]:
-    kept = None if plan.activations is None else plan.activations.kept
-    checkpointed = None if plan.activations is None else plan.activations.kept_checkpointed
-    columns = ["weights", "gradients", "optimizer", "buffers", "activations", "total", "checkpointed", "DeepSpeed's"]
-    lines = [
-        f"GB on each of {plan.gpus} GPUs, micro-batch {plan.micro_batch_size}, {config.training.precision}",
-        " " * 8 + "".join(f"{name:>14s}" for name in columns),
-    ]
-    for states in plan.states:
-        totals = [None if each is None else states.total + each for each in (kept, checkpointed)]
-        numbers = [states.weights, states.gradients, states.optimizer, states.buffers, kept, *totals, states.deepspeed]
-        lines.append(f"stage {states.stage:<2d}{''.join(f'{_gigabytes(number):>14s}' for number in numbers)}")
-    return [
-        *lines,
-        "",
-        "optimizer: fp32 masters (from stage 1), Adam's moments, the averages; offload_optimizer moves it to the CPU.",
-        "buffers: reduce_bucket_size numbers (stages 1, 2), or gathered weights up to stage3_max_live_parameters.",
-        "activations: bytes kept for the backward, counted on fake tensors with the CPU's autocast rules; kernels'",
-        "  temporaries, CUDA's own memory and fragmentation come on top.",
-        "checkpointed: the total where the blocks' activations are computed again in the backward.",
-        *(["-: not counted, for this backbone's forward reads its numbers."] if kept is None else []),
-        "DeepSpeed's: its estimator's model states; it assumes bf16 weights and gradients, no average and no buffers.",
-    ]
-
-
-def _gigabytes(number: int | None) -> str:
-    return "-" if number is None else f"{number / 1e9:.2f}"
+    print_plan(arguments)
 
 
 if __name__ == "__main__":

@@ -1,211 +1,33 @@
-"""A local page to draw with a model and see how the pictures come about: tools/play.py [--model DIR] [--port N]"""
+"""`latentdebias play`: a local page to draw with a model."""
 
 import argparse
-import html
-import os
-import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
-from PIL import Image
-
-from latentdebias.devices import default_device, open_device
-from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, grid_image, labels_in_turn
-from latentdebias.drawing.trajectory import ROWS, Trajectory
-from latentdebias.errors import UserError, run_tool
-from latentdebias.models.model_directory import LoadedModel, load_model
-from latentdebias.registry import load_plugins, validate
-from latentdebias.sampling import SAMPLERS
-
-if TYPE_CHECKING:
-    import gradio
-
-DEMO_MODEL = Path("demo/digits_debias/model")
-ALL_CLASSES = "all"
-GRID_COLUMNS = 8
-MOST_IMAGES, MOST_STEPS, MOST_GUIDANCE = 64, 250, 10
-# Fonts that every machine has: the theme's own would be fetched.
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+from latentdebias.errors import command, run_tool
 
 
-def main() -> None:
-    load_plugins(())
-    arguments = _parse()
-    gr = import_gradio()
-    page = build_page(open_player(arguments.model, arguments.vae, arguments.device))
-    try:
-        _, url, _ = page.launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            theme=gr.themes.Default(**FONTS),
-            footer_links=[],
-            share=False,
-            ssr_mode=False,
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except (OSError, OverflowError):
-        raise UserError(
-            f"The page cannot be served at --host {arguments.host} --port {arguments.port or 'from 7860 on'}: taken, "
-            f"or no address of this machine. Choose another, or leave both out."
-        ) from None
-    print(f"Open {url}   Ctrl-C ends it.", flush=True)
-    page.block_thread()
-
-
-def import_gradio() -> Any:
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ModuleNotFoundError:
-        raise UserError("The page is made with Gradio, which is not installed: pip install -e '.[play]'") from None
-    return gradio
-
-
-def open_player(directory: Path, vae: str | None, device: str) -> "Player":
-    if directory == DEMO_MODEL and not directory.exists():
-        raise UserError(
-            f"There is no model of the demo at {directory}: `make demo` trains it, or name another: --model DIR."
-        )
-    model = load_model(directory, open_device(device))
-    return Player(directory, model, model.image_sampler(vae), vae)
-
-
-@dataclass(frozen=True)
-class Player:
-    """Draws what the page's controls say."""
-
-    directory: Path
-    model: LoadedModel
-    sampler: ImageSampler
-    vae: str | None = None
-
-    @property
-    def classes(self) -> list[str]:
-        config = self.model.config
-        return config.class_names or [str(label) for label in range(config.num_classes)]
-
-    @property
-    def samplers(self) -> list[str]:
-        return [name for name in SAMPLERS.names() if _suits(name, self.model.diffusion)]
-
-    def draw(
-        self,
-        chosen: int,
-        count: int,
-        guidance: float,
-        low: float,
-        high: float,
-        sampler: str,
-        steps: int,
-        seed: int,
-    ) -> tuple[Image.Image, Image.Image, str]:
-        """The grid, the trajectory's strip, and the command that draws both; `chosen` 0 is all classes, 1 class 0.
-
-        Raises `UserError` as tools/sample.py does.
-        """
-        # As text, which is how tools/sample.py gets them.
-        given: dict[str, Any] = {"guidance": str(guidance), "sampler": sampler, "steps": str(steps), "seed": str(seed)}
-        options = validate(DrawOptions, {**given, "guidance_interval": (str(low), str(high))}, "the page")
-        classes = [chosen - 1] if chosen else list(range(max(len(self.classes), 1)))
-        trajectory = Trajectory(options.steps)
-        watched = replace(self.sampler, observe=trajectory)
-        images = torch.cat(list(watched.draw(labels_in_turn(classes, count), options)))
-        words = {"model": str(self.directory), "num": str(count), **given, "guidance-interval": f"{low},{high}"}
-        if chosen:
-            words["classes"] = self._spelled(chosen - 1)
-        if self.vae:
-            words["vae"] = self.vae
-        return grid_image(images, GRID_COLUMNS), trajectory.strip(self.sampler.pixels), command(words)
-
-    def _spelled(self, label: int) -> str:
-        """A class as `--classes` takes it, which is parted at commas."""
-        name = self.classes[label]
-        return str(label) if "," in name else name
-
-
-def command(options: dict[str, str]) -> str:
-    """The command line of tools/sample.py with these options."""
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return shlex.join(["python", "tools/sample.py", *words, "--trajectory", "--out", "samples"])
-
-
-def _suits(sampler: str, diffusion: Diffusion) -> bool:
-    try:
-        SAMPLERS.build(sampler).check(diffusion, steps=1)
-    except UserError:
-        return False
-    return True
-
-
-def build_page(player: Player) -> "gradio.Blocks":
-    """Controls on the left, what they draw on the right."""
-    gr = import_gradio()
-    with gr.Blocks(title="latentdebias", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(f"### {html.escape(str(player.directory))}, step {player.model.config.step}")
-        with gr.Row():
-            with gr.Column(scale=1, min_width=280):
-                controls = _controls(gr, player)
-                button = gr.Button("Draw", variant="primary")
-            with gr.Column(scale=3):
-                message = gr.Textbox(label="Not drawn", visible=False, elem_id="message")
-                grid = _picture(gr, "Images", "grid")
-                strip = _picture(gr, f"Estimates of x0 of the first {ROWS}", "trajectory")
-                line = gr.Textbox(label="The same by command", buttons=["copy"], lines=2, elem_id="command")
-        outputs = [message, grid, strip, line]
-        button.click(_with_message(gr, player.draw), controls, outputs, api_name="draw", show_progress_on=grid)
-    return page
-
-
-def _controls(gr: Any, player: Player) -> list[Any]:
-    """The inputs of `Player.draw`, in its order."""
-    defaults = DrawOptions()
-    guided = bool(player.classes)
-    low, high = defaults.guidance_interval
-    return [
-        gr.Dropdown([ALL_CLASSES, *player.classes], type="index", label="Class", visible=guided),
-        gr.Slider(1, MOST_IMAGES, GRID_COLUMNS, step=1, precision=0, label="Images"),
-        gr.Slider(0, MOST_GUIDANCE, defaults.guidance if guided else 1, step=0.1, label="Guidance", visible=guided),
-        gr.Slider(0, 1, low, step=0.05, label="Guidance from", info="0: data", visible=guided),
-        gr.Slider(0, 1, high, step=0.05, label="Guidance to", info="1: noise", visible=guided),
-        gr.Dropdown(player.samplers, value=defaults.sampler, label="Sampler"),
-        gr.Slider(1, MOST_STEPS, defaults.steps, step=1, precision=0, label="Steps"),
-        gr.Number(defaults.seed, precision=0, label="Seed"),
-    ]
-
-
-def _picture(gr: Any, title: str, elem_id: str) -> Any:
-    # Its own label would lie on the picture.
-    gr.Markdown(title)
-    return gr.Image(show_label=False, format="png", buttons=["download", "fullscreen"], elem_id=elem_id)
-
-
-def _with_message(gr: Any, draw: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`draw`, with the message of its `UserError` before what it returns, which is then nothing."""
-
-    def draw_or_say_why(*values: Any) -> tuple:
-        try:
-            return gr.Textbox(visible=False), *draw(*values)
-        except UserError as error:
-            return gr.Textbox(str(error), visible=True), None, None, None
-
-    return draw_or_say_why
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    demo = f"a model directory; default {DEMO_MODEL}, which `make demo` trains"
-    parser.add_argument("--model", type=Path, default=DEMO_MODEL, metavar="DIR", help=demo)
+def parser() -> argparse.ArgumentParser:
+    """The options of `latentdebias play`."""
+    parser = argparse.ArgumentParser(
+        prog=command("play"), description="Open a local page to draw with a model and see how the pictures come about."
+    )
+    demo = f"a model directory; default demo/digits_debias/model, which {command('demo')} trains"
+    parser.add_argument("--model", type=Path, metavar="DIR", help=demo)
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
-    parser.add_argument("--device", default=default_device())
+    parser.add_argument("--device", help="default: a GPU, or cpu")
     host = "the address to listen at; by default only this machine can open the page"
     parser.add_argument("--host", default="127.0.0.1", help=host)
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
-    return parser.parse_args()
+    return parser
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command with the words that follow its name."""
+    arguments = parser().parse_args(words)
+    from latentdebias.commands.play import serve
+
+    serve(arguments)
 
 
 if __name__ == "__main__":

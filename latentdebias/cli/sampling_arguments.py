@@ -1,113 +1,43 @@
-"""The options by which images are drawn from a model directory, shared by sample.py and evaluate.py."""
+"""The arguments by which images are drawn from a model directory, shared by sample and evaluate."""
 
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import get_args
 
-import yaml
-
-from latentdebias.backbones.spec import Precision
-from latentdebias.devices import default_device, open_device
-from latentdebias.distributed import local_rank
-from latentdebias.drawing.image_sampler import DrawOptions, check_draw
-from latentdebias.errors import UserError, legal_choices
-from latentdebias.models.model_directory import LoadedModel, load_model
-from latentdebias.registry import Spec, validate
-from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
+from latentdebias.cli.argument_types import add_imports_argument, spec
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = DrawOptions()
-    samplers = f"one of {', '.join(SAMPLERS.names())}, or with options: '{{name: ddim, eta: 0.5}}'"
-    parser.add_argument("--sampler", type=spec, default=defaults.sampler, help=samplers)
-    parser.add_argument("--steps", default=defaults.steps, metavar="N")
-    guidance = f"1: none; default {defaults.guidance}, and 1 for a model without classes"
-    parser.add_argument("--guidance", metavar="S", help=guidance)
-    add_guidance_arguments(parser, defaults)
-    parser.add_argument("--seed", default=defaults.seed, metavar="N")
-    parser.add_argument(
-        "--batch-size",
-        default=defaults.batch_size,
-        metavar="N",
-        help="images drawn together; changes no more than their last bits",
-    )
-    parser.add_argument("--precision", default=defaults.precision, help=f"one of {', '.join(get_args(Precision))}")
+    """Add what says how images are drawn; the defaults are those of `DrawOptions`, which the help only repeats."""
+    samplers = "ddim, ddpm, dpmpp_2m, dpmpp_3m, euler, heun or unipc, or with options: '{name: ddim, eta: 0.5}'"
+    parser.add_argument("--sampler", type=spec, metavar="NAME", help=f"{samplers}; default ddim")
+    parser.add_argument("--steps", metavar="N", help="default 50")
+    parser.add_argument("--guidance", metavar="S", help="1: none; default 1.5, and 1 for a model without classes")
+    add_guidance_arguments(parser)
+    parser.add_argument("--seed", metavar="N", help="default 0")
+    batch = "images drawn together; changes no more than their last bits; default 64"
+    parser.add_argument("--batch-size", metavar="N", help=batch)
+    parser.add_argument("--precision", help="fp32 or bf16; default fp32")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
-    parser.add_argument("--device", default=default_device(local_rank()))
+    parser.add_argument("--device", help="default: this rank's GPU, or cpu")
+    add_imports_argument(parser)
 
 
-def add_guidance_arguments(parser: argparse.ArgumentParser, defaults: DrawOptions) -> None:
-    interval = "positions on the schedule, 0 data to 1 noise, between which guidance is on, such as 0.2,0.8"
-    parser.add_argument("--guidance-interval", type=numbers, default=defaults.guidance_interval, help=interval)
-    schedules, rules = ", ".join(GUIDANCE_SCHEDULES.names()), ", ".join(GUIDANCE_RULES.names())
-    parser.add_argument(
-        "--guidance-schedule", type=spec, default=defaults.guidance_schedule, help=f"one of {schedules}"
-    )
-    parser.add_argument("--guidance-rule", type=spec, default=defaults.guidance_rule, help=f"one of {rules}")
-    channels = "guide the first N channels only; 3: DiT's published numbers"
+def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the model is guided, besides the scale."""
+    interval = "positions on the schedule, 0 data to 1 noise, between which guidance is on; default 0,1"
+    parser.add_argument("--guidance-interval", type=_numbers, metavar="LOW,HIGH", help=interval)
+    schedules = "constant, cosine or linear; default constant"
+    parser.add_argument("--guidance-schedule", type=spec, metavar="NAME", help=schedules)
+    parser.add_argument("--guidance-rule", type=spec, metavar="NAME", help="cfg or cfg_zero; default cfg")
+    channels = "guide the first N channels only; 3: DiT's published numbers; default all"
     parser.add_argument("--guidance-channels", metavar="N", help=channels)
-    parser.add_argument("--guidance-rescale", default=defaults.guidance_rescale, metavar="PHI", help="0 to 1")
-    zero_init = "the first N steps stand still; models of schedule flow only"
-    parser.add_argument("--zero-init", default=defaults.zero_init, metavar="N", help=zero_init)
+    parser.add_argument("--guidance-rescale", metavar="PHI", help="0 to 1; default 0")
+    zero_init = "the first N steps stand still; models of schedule flow only; default 0"
+    parser.add_argument("--zero-init", metavar="N", help=zero_init)
     weaker = "guide by a weaker model instead of the null class"
     parser.add_argument("--autoguidance", type=Path, metavar="DIR", help=weaker)
 
 
-def spec(text: str) -> Spec:
-    """An argparse type: a name, or a mapping as YAML writes it: {name: ddim, eta: 0.5}"""
-    try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError:
-        parsed = None
-    return parsed if isinstance(parsed, dict) else text
-
-
-def numbers(text: str) -> list[str]:
-    """An argparse type: numbers separated by commas, checked where the options are."""
+def _numbers(text: str) -> list[str]:
+    """Numbers separated by commas, which are checked where the options are."""
     return text.split(",")
-
-
-def positive(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return int(text)
-
-
-def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
-    """The model, and the options to draw from it; `UserError` where they are none, or do not suit the model."""
-    model = load_model(arguments.model, open_device(arguments.device))
-    if arguments.autoguidance is not None:
-        model = model.guided_by(load_model(arguments.autoguidance, arguments.device))
-    names = [each.name for each in dataclasses.fields(DrawOptions) if each.name != "guidance"]
-    given = {name: getattr(arguments, name) for name in names}
-    if arguments.guidance is not None:
-        given["guidance"] = arguments.guidance
-    elif model.config.num_classes == 0 and model.weaker is None:
-        given["guidance"] = 1
-    options = validate(DrawOptions, given, "the options given")
-    config = model.config
-    check_draw(options, model.diffusion, config.num_classes, config.latent_shape[0], model.weaker)
-    return model, options
-
-
-def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
-    """Classes `3,7` by name, else by number; all of them by default, [0] of an unconditional model."""
-    count, names = model.config.num_classes, model.config.class_names
-    if text is None:
-        return list(range(max(count, 1)))
-    if count == 0:
-        raise UserError(f"--classes {text!r}: this model is unconditional and has no classes; use --num N.")
-    return [_parse_class(part.strip(), count, names) for part in text.split(",")]
-
-
-def _parse_class(text: str, count: int, names: list[str]) -> int:
-    # Names first: sorted as text, the folder "2" of twelve numbered ones is class 4.
-    if text in names:
-        return names.index(text)
-    if text.isascii() and text.isdigit() and int(text) < count:
-        return int(text)
-    choices = legal_choices(text, names) if len(names) <= 20 else ""
-    raise UserError(f"--classes {text!r} is no class of this model, which has 0 to {count - 1}. {choices}".rstrip())

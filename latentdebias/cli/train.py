@@ -1,25 +1,46 @@
-"""Train a model: deepspeed tools/train.py --config imagenet256_debias.yaml [--set key.sub=value ...]"""
+"""`latentdebias train`: train a model, or write the model directory of its newest checkpoint."""
 
 import argparse
+from collections.abc import Sequence
 
-from latentdebias.config import load_config
-from latentdebias.errors import ExitCode, run_tool
-from latentdebias.prepare import prepare
-from latentdebias.run import Run, check_exportable
-from latentdebias.training.engine import start_distributed, stop_distributed
+from latentdebias.errors import ExitCode, command, run_tool
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", required=True, metavar="NAME_OR_PATH", help="a path, or a name found in configs/")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", dest="overrides")
+def parser() -> argparse.ArgumentParser:
+    """The options of `latentdebias train`."""
+    parser = argparse.ArgumentParser(
+        prog=command("train"),
+        description="Train a model; the same command again resumes it.",
+        epilog="On several GPUs: deepspeed --module latentdebias.cli.train --config imagenet256_debias.yaml, or "
+        "torchrun --nproc_per_node gpu -m latentdebias.cli.train --config imagenet256_debias.yaml",
+    )
+    add_config_arguments(parser)
     parser.add_argument("--export", action="store_true", help="only write the model directory of the newest checkpoint")
     ema = "with --export, the average to write, such as 0.9999, std0.050 or none; default: the first of the config"
     parser.add_argument("--ema", metavar="NAME", help=ema)
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher; not needed")
-    arguments = parser.parse_args()
+    return parser
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--set`, which say what a run is."""
+    config = "a path, or the name of a config that is shipped, such as digits_debias.yaml"
+    parser.add_argument("--config", required=True, metavar="NAME_OR_PATH", help=config)
+    overrides = "a key of the config to change, such as training.steps=1000; may be given often"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY.SUB=VALUE", dest="overrides", help=overrides)
+
+
+def main(words: Sequence[str]) -> None:
+    """Run the command with the words that follow its name."""
+    options = parser()
+    arguments = options.parse_args(words)
     if arguments.ema and not arguments.export:
-        parser.error("--ema says what --export writes; give both")
+        options.error("--ema says what --export writes; give both")
+    from latentdebias.config import load_config
+    from latentdebias.prepare import prepare
+    from latentdebias.run import Run, check_exportable
+    from latentdebias.training.engine import start_distributed, stop_distributed
+
     config = load_config(arguments.config, arguments.overrides)
     average = config.ema.choose(arguments.ema)
     if arguments.export:

@@ -1,6 +1,5 @@
-"""The tools as a user runs them: in a process of their own, or in this one where many bad inputs are tried."""
+"""The commands as a user runs them: in a process of their own, or in this one where many bad inputs are tried."""
 
-import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from launching import environment_without_launcher
 
+from latentdebias.cli import start
 from latentdebias.config import load_config
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
@@ -33,13 +33,13 @@ def statistics_cache(tmp_path_factory):
 
 @pytest.fixture
 def tool(monkeypatch, capsys):
-    """Run tools/NAME.py with arguments in this process, as `python tools/NAME.py` would."""
+    """Run `latentdebias NAME` with arguments in this process."""
 
     def run(name: str, *arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["latentdebias", name, *map(str, arguments)])
         code = 0
         try:
-            runpy.run_path(str(ROOT / "tools" / f"{name}.py"), run_name="__main__")
+            start()
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
         captured = capsys.readouterr()

@@ -1,5 +1,4 @@
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from latentdebias.cli import start as latentdebias
 from latentdebias.shards.reader import LatentShards
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def start(*arguments, **environment):
-    command = [sys.executable, str(ROOT / "tools" / "encode.py"), *map(str, arguments)]
+    command = [sys.executable, "-m", "latentdebias.cli.encode", *map(str, arguments)]
     return subprocess.Popen(
         command,
         env={**ENVIRONMENT, **environment},
@@ -45,8 +45,8 @@ def main(monkeypatch):
     """Run the tool in this process, which saves the seconds that imports take."""
 
     def run_here(*arguments):
-        monkeypatch.setattr(sys, "argv", ["encode.py", *map(str, arguments)])
-        runpy.run_path(str(ROOT / "tools" / "encode.py"), run_name="__main__")
+        monkeypatch.setattr(sys, "argv", ["latentdebias", "encode", *map(str, arguments)])
+        latentdebias()
 
     return run_here
 

@@ -1,4 +1,4 @@
-"""tools/plan.py as a user runs it."""
+"""`latentdebias plan` as a user runs it."""
 
 import pytest
 
@@ -35,9 +35,9 @@ def test_the_number_of_images_is_given_or_left_open(tool, arguments, words):
     ("arguments", "words"),
     [
         (["--gpus", 8, "--gpu", "h10"], "Did you mean 'h100'?"),
-        (["--gpus", 0], "--gpus 0 is too few"),
+        (["--gpus", 0], "--gpus: 0 is not at least 1"),
         (["--gpus", 7], "not a multiple of 7"),
-        (["--gpus", 8, "--utilisation", 40], "--utilisation 40.0"),
+        (["--gpus", 8, "--utilisation", 40], "--utilisation: 40 is no share"),
         (["--gpus", 8, "--set", "training.stepz=1"], "training.stepz"),
     ],
 )

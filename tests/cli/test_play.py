@@ -1,4 +1,4 @@
-"""The page of tools/play.py: what it draws, the page itself where Gradio is there, and once in a real browser."""
+"""The page of `latentdebias play`: what it draws, the page itself where Gradio is there, and once in a real browser."""
 
 import importlib.util
 import re
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentdebias.cli import play
+from latentdebias.commands import play
 from latentdebias.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -29,8 +29,8 @@ def player(model_dir):
 
 def test_the_command_shown_draws_the_same_pictures(tool, player, tmp_path):
     grid, strip, line = player.draw(**CHOICE)
-    python, path, *arguments = shlex.split(line)
-    assert (python, path) == ("python", "tools/sample.py")
+    program, name, *arguments = shlex.split(line)
+    assert (program, name) == ("latentdebias", "sample")
     arguments[arguments.index("--out") + 1] = tmp_path / "out"
     result = tool("sample", *arguments)
     assert result.code == 0, result.err
@@ -76,7 +76,7 @@ def test_a_class_name_with_a_comma_goes_by_number(monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [([], "make demo"), (["--model", "/nowhere"], "no model directory"), (["--device", "foo"], "'foo'")],
+    [([], "latentdebias demo"), (["--model", "/nowhere"], "no model directory"), (["--device", "foo"], "'foo'")],
 )
 def test_a_model_that_cannot_be_opened_is_code_2(tool, model_dir, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
@@ -91,7 +91,7 @@ def test_without_gradio_the_extra_is_named(tool, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = tool("play")
     assert result.code == 2
-    assert "pip install -e '.[play]'" in result.err
+    assert "pip install 'latentdebias[play]'" in result.err
 
 
 @needs_gradio
@@ -102,7 +102,7 @@ def test_the_page_draws_and_shows_a_users_error_as_a_message(player):
     assert not message.visible
     assert grid.width == 3 * 98 + 2
     assert strip.width == 5 * 98 + 2
-    assert line.startswith("python tools/sample.py")
+    assert line.startswith("latentdebias sample")
     message, *pictures = draw(*{**CHOICE, "low": 0.9, "high": 0.1}.values())
     assert message.visible
     assert "is empty" in message.value
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_is_code_2(tool, model_dir):
 
 @pytest.fixture
 def page_url(model_dir):
-    command = [sys.executable, "tools/play.py", "--model", str(model_dir)]
+    command = [sys.executable, "-m", "latentdebias.cli.play", "--model", str(model_dir)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
             yield re.search(r"http://\S+", server.stdout.readline()).group()

@@ -1,4 +1,4 @@
-"""`encode.py inspect`: decoded latents beside their inputs, and how far apart the two are."""
+"""`latentdebias encode inspect`: decoded latents beside their inputs, and how far apart the two are."""
 
 import argparse
 from pathlib import Path
@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
-from latentdebias.cli.sampling_arguments import positive
-from latentdebias.devices import default_device, open_device
+from latentdebias.devices import open_device
 from latentdebias.errors import UserError
 from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.inspection import (
@@ -19,13 +18,14 @@ from latentdebias.evaluation.inspection import (
     reconstruction_scores,
 )
 from latentdebias.files import check_output_file
+from latentdebias.registry import load_plugins
 from latentdebias.shards.jobs.inspect import ClassHistogram, class_histogram, summary
 from latentdebias.shards.reader import LatentShards
 
 
-def inspect(words: list[str]) -> None:
+def inspect(arguments: argparse.Namespace) -> None:
     """Print what the set holds and how well it decodes, and write the contact sheet."""
-    arguments = _inspect_arguments(words)
+    load_plugins(arguments.imports or ())
     shards = LatentShards(arguments.directory)
     out = arguments.out or _beside(shards.directory.resolve())
     if out.suffix != ".png":
@@ -52,20 +52,6 @@ def inspect(words: list[str]) -> None:
         fid = reconstruction_fid(shards, autoencoder, arguments.images, extractor)
         print(f"rFID {fid:.3f} over {len(shards)} images ({extractor.identity})")
     print(f"contact sheet: {out}")
-
-
-def _inspect_arguments(words: list[str]) -> argparse.Namespace:
-    description = "Show decoded latents beside their inputs, and score them."
-    parser = argparse.ArgumentParser(prog="encode.py inspect", description=description)
-    parser.add_argument("directory", metavar="DIR", type=Path, help="a finished set")
-    parser.add_argument("--images", metavar="DIR", help="what was encoded; without it no inputs are shown or compared")
-    parser.add_argument("--num", type=positive, default=8, help="samples on the sheet, evenly spaced (default 8)")
-    parser.add_argument("--out", type=Path, metavar="FILE.png", help="default: DIR.contact-sheet.png beside DIR")
-    parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the set's autoencoder is now (default: as it says)")
-    parser.add_argument("--rfid", action="store_true", help="also the FID of all reconstructions to all inputs")
-    parser.add_argument("--extractor", choices=EXTRACTORS.names(), default="inception", help="of --rfid")
-    parser.add_argument("--device", default=default_device())
-    return parser.parse_args(words)
 
 
 def _beside(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""`bench.py train`: the whole training loop against the bare steps of the same model, in turns."""
+"""`latentdebias bench train`: the whole training loop against the bare steps of the same model, in turns."""
 
 import argparse
 import tempfile
@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from latentdebias.backbones import BACKBONES
-from latentdebias.cli.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
+from latentdebias.commands.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 from latentdebias.config import RunConfig, load_config
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
@@ -32,18 +32,9 @@ class Elapsed:
     cpu: float
 
 
-def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="dit_s_patch2")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--segments", type=int, default=10, help="pairs of segments, loop and bare in turns")
-    parser.add_argument("--steps", type=int, default=2, help="steps a segment; the loop logs at the end of each")
-    precision = "bf16" if torch.cuda.is_available() else "fp32"
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default=precision)
-    parser.add_argument("--workers", type=int, help="processes that read ahead; default: none on a CPU, 2 for a GPU")
-
-
 def bench_train(options: argparse.Namespace) -> None:
     """Print seconds a step of both and their ratio, by the clock and by this process's CPU time."""
+    options.precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
     with tempfile.TemporaryDirectory() as folder:
         deque(write_random_shards(Path(folder, "shards"), SAMPLES), maxlen=0)
         config = load_config("base.yaml", _overrides(options, Path(folder)))

@@ -1,19 +1,12 @@
-"""Score a model, or images that exist: evaluate.py --model DIR --reference PATH [--num N]
-
-Under torchrun the ranks share the drawing and the extraction, and the scores are those of one process:
-torchrun --nproc_per_node 8 -- tools/evaluate.py ... (without `--`, torchrun takes --num for an option of its own).
-Also: evaluate.py compare A.json B.json, evaluate.py colour-shift --model DIR --reference PATH --steps 5,10,25.
-"""
+"""`latentdebias evaluate`: score what a model draws, or images that exist."""
 
 import argparse
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
-from latentdebias.cli.evaluate.commands import run_command
-from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.commands.opened_model import open_model, parse_classes
 from latentdebias.devices import open_device
 from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.evaluation.evaluator import extract_over_ranks
@@ -37,20 +30,18 @@ MAX_SAMPLES = 50_000
 LoadAutoencoder = Callable[[str], Autoencoder]
 
 
-def main() -> None:
-    load_plugins(())
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        run_command(sys.argv[1], sys.argv[2:])
-        return
-    arguments = _parse()
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Score one set of images against another, and write the record; under a launcher the processes share the work."""
+    load_plugins(arguments.imports or ())
     out = arguments.out or _default_out(arguments)
     check_output_file(out)
-    vae = functools.partial(load_autoencoder, device=open_device(arguments.device))
+    device = open_device(arguments.device)
+    vae = functools.partial(load_autoencoder, device=device)
     samples, reference, sampling = (_drawn if arguments.model else _found)(arguments, vae)
-    metrics = [METRICS.build(name) for name in arguments.metrics.split(",")]
-    extractor = _extractor(arguments, sampling)
+    metrics = [METRICS.build(name) for name in arguments.metrics or METRICS.names()]
+    extractor = _extractor(arguments, sampling).to(device)
     with joined_ranks():
-        references = reference_features(reference, extractor, arguments.cache)
+        references = reference_features(reference, extractor, arguments.cache or default_folder())
         scored = extract_over_ranks(samples, extractor, "samples")
     # Every rank but the first is done.
     if scored is None or references is None:
@@ -63,40 +54,10 @@ def main() -> None:
         samples_path=str(arguments.model or arguments.samples),
         reference_path=arguments.reference,
         sampling=sampling,
-        resamples=arguments.resamples,
+        resamples=RESAMPLES if arguments.resamples is None else arguments.resamples,
     )
     record.write(out)
     print(f"{record.line()}\nwritten to {out}")
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    samples = parser.add_mutually_exclusive_group(required=True)
-    samples.add_argument("--model", type=Path, metavar="DIR", help="a model directory, whose samples are drawn here")
-    found = "images that exist: a folder, .tar or .zip archives, an .npz, or latent shards"
-    samples.add_argument("--samples", type=Path, metavar="PATH", help=found)
-    reference = "images, archives, latent shards, or an .npz of images or of ADM's moments"
-    parser.add_argument("--reference", required=True, metavar="PATH", help=reference)
-    num = "samples, evenly over the classes; default all, or as many as references and at most 50,000 of a model"
-    parser.add_argument("--num", type=positive, metavar="N", help=num)
-    parser.add_argument("--metrics", default=",".join(METRICS.names()), help="default: all that apply")
-    parser.add_argument("--extractor", help=f"one of {', '.join(EXTRACTORS.names())}; default: digits for its demo")
-    parser.add_argument("--inception-weights", metavar="PATH", help="default: torch's hub cache")
-    parser.add_argument("--dinov2-weights", metavar="PATH", help="default: torch's hub cache")
-    halves = f"halves of the samples that make the 95%% intervals; 0: none; default {RESAMPLES}"
-    parser.add_argument("--resamples", type=_not_negative, default=RESAMPLES, metavar="N", help=halves)
-    cache = "where references' statistics are kept; default: %(default)s, or $LATENTDEBIAS_CACHE/statistics"
-    parser.add_argument("--cache", type=Path, default=default_folder(), metavar="DIR", help=cache)
-    out = "default: evaluation.json in the folder of samples, MODEL.evaluation.json beside a model or file"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
-    add_sampling_arguments(parser)
-    return parser.parse_args()
-
-
-def _not_negative(text: str) -> int:
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 0")
-    return int(text)
 
 
 def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, FoundImages, SamplingProtocol]:
@@ -115,7 +76,7 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
 def _found(
     arguments: argparse.Namespace, vae: LoadAutoencoder
 ) -> tuple[ImageSource, FoundImages, SamplingProtocol | None]:
-    """Images that exist, the reference at their resolution, and how tools/sample.py drew them, where it did."""
+    """Images that exist, the reference at their resolution, and how `latentdebias sample` drew them, where it did."""
     path, protocol = str(images_of(arguments.samples)), protocol_of(arguments.samples)
     resolution = resolution_of(path)
     samples = open_images(path, resolution, vae)
@@ -136,4 +97,4 @@ def _extractor(arguments: argparse.Namespace, sampling: SamplingProtocol | None)
     name = arguments.extractor or ("digits" if sampling and sampling.vae.split()[0] == "digits" else "inception")
     weights = {"inception": arguments.inception_weights, "dinov2": arguments.dinov2_weights}
     spec = {"name": name, "weights": weights[name]} if name in weights else name
-    return EXTRACTORS.build(spec).load().to(arguments.device)
+    return EXTRACTORS.build(spec).load()

@@ -1,4 +1,4 @@
-"""`bench.py sample`: guided sampling as tools/sample.py does it, against the plain loop that one would write."""
+"""`latentdebias bench sample`: guided sampling as `latentdebias sample` does it, against a plain loop."""
 
 import argparse
 import tempfile
@@ -17,26 +17,12 @@ from tqdm import tqdm
 from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
 from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
-from latentdebias.cli.bench.encode import RANDOM_SD, random_sd
-from latentdebias.devices import default_device, open_device
+from latentdebias.commands.bench.encode import RANDOM_SD, random_sd
+from latentdebias.devices import open_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, labels_in_turn
 
 NUM_CLASSES = 1000
-
-
-def add_sample_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--backbone", default="dit_s_patch2", help="with random weights, which time alike")
-    vae = f"hub id, folder, or {RANDOM_SD!r}: Stable Diffusion's network with random weights"
-    parser.add_argument("--vae", default=RANDOM_SD, help=vae)
-    parser.add_argument("--latent-size", type=int, default=32, help="side of the latents")
-    parser.add_argument("--num", type=int, default=8, help="images")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=10, help="of DDIM")
-    parser.add_argument("--rounds", type=int, default=3, help="each way is timed so often, in turn")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--compile", action="store_true", help="time the compiled backbone, too")
-    parser.add_argument("--device", default=default_device())
 
 
 @dataclass(frozen=True)
@@ -79,11 +65,11 @@ def bench_sample(options: argparse.Namespace) -> None:
         sampler = _sampler(options, autoencoder or load_autoencoder(options.vae, device))
     ways: dict[str, Callable[[], object]] = {
         "plain loop": lambda: PlainLoop(sampler, drawing).draw(labels),
-        "tools/sample.py": lambda: list(sampler.draw(labels, drawing)),
+        "latentdebias": lambda: list(sampler.draw(labels, drawing)),
     }
     if options.compile:
         compiled = sampler.compiled()
-        ways["tools/sample.py --compile"] = lambda: list(compiled.draw(labels, drawing))
+        ways["latentdebias, compiled"] = lambda: list(compiled.draw(labels, drawing))
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for draw in ways.values():
         _seconds(draw, device)  # kernels are chosen, and compiled, at the first call

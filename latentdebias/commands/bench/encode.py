@@ -1,4 +1,4 @@
-"""`bench.py encode`: the whole encoding job against the bare autoencoder at the same forward batch."""
+"""`latentdebias bench encode`: the whole encoding job against the bare autoencoder at the same forward batch."""
 
 import argparse
 import tempfile
@@ -12,22 +12,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
-from latentdebias.devices import default_device, open_device
+from latentdebias.devices import open_device
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import FORWARD_BATCH
 from latentdebias.shards.jobs.encode import encode_images
 
 RANDOM_SD = "random-sd"
 SOURCE_SIZE = (500, 375)
-
-
-def add_encode_arguments(parser: argparse.ArgumentParser) -> None:
-    vae = f"hub id, folder, or {RANDOM_SD!r}: Stable Diffusion's network with random weights, which times alike"
-    parser.add_argument("--vae", default=RANDOM_SD, help=vae)
-    parser.add_argument("--resolution", type=int, default=256)
-    parser.add_argument("--num", type=int, default=64, help="images, JPEG of 500x375")
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--device", default=default_device())
 
 
 def bench_encode(options: argparse.Namespace) -> None:
@@ -37,7 +28,7 @@ def bench_encode(options: argparse.Namespace) -> None:
         autoencoder = random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
         autoencoder = autoencoder or load_autoencoder(options.vae, device)
         _write_images(Path(folder, "images"), options.num)
-        torch.backends.cudnn.deterministic = True  # as tools/encode.py sets it
+        torch.backends.cudnn.deterministic = True  # as `latentdebias encode` sets it
         _bare(autoencoder, options.resolution, 1)  # kernels are chosen at the first call
         rates = [_bare(autoencoder, options.resolution, options.num)]
         start = time.perf_counter()

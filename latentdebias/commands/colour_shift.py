@@ -1,21 +1,18 @@
-"""What `evaluate.py` does besides scoring one set of samples: compare and colour-shift."""
+"""`latentdebias evaluate colour-shift`: how far samples' colours are from the data's, by number of steps."""
 
 import argparse
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.cli.sampling_arguments import add_sampling_arguments, open_model, parse_classes, positive
+from latentdebias.commands.opened_model import open_model, parse_classes
 from latentdebias.devices import open_device
 from latentdebias.drawing.image_sampler import check_draw, labels_in_turn
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, FeatureSet
 from latentdebias.evaluation.metrics import ColourShift
-from latentdebias.evaluation.protocol.comparison import comparison
 from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, vae_of
 from latentdebias.evaluation.protocol.scoring import score
 from latentdebias.evaluation.reference import reference_features
@@ -24,6 +21,7 @@ from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file, publish
 from latentdebias.models.model_directory import fingerprint
+from latentdebias.registry import load_plugins
 
 PIXELS = EXTRACTORS.build("pixels").load()
 COLUMNS = {
@@ -35,24 +33,9 @@ COLUMNS = {
 }
 
 
-def run_command(name: str, words: list[str]) -> None:
-    """Run one command of `evaluate.py`; `UserError` where there is none of that name."""
-    if name not in COMMANDS:
-        raise UserError(f"Unknown command {name!r} of evaluate.py. {legal_choices(name, COMMANDS)}")
-    COMMANDS[name](words)
-
-
-def _compare(words: list[str]) -> None:
-    description = "Say which settings of two evaluations differ, then which scores do."
-    parser = argparse.ArgumentParser(prog="evaluate.py compare", description=description)
-    parser.add_argument("a", type=Path, metavar="A.json")
-    parser.add_argument("b", type=Path, metavar="B.json")
-    arguments = parser.parse_args(words)
-    print(comparison(ProtocolRecord.read(arguments.a), ProtocolRecord.read(arguments.b)))
-
-
-def _colour_shift(words: list[str]) -> None:
-    arguments = _parse_colour_shift(words)
+def colour_shift(arguments: argparse.Namespace) -> None:
+    """Measure the shift at each number of steps, print a table, and write the records."""
+    load_plugins(arguments.imports or ())
     model_dir = arguments.model.absolute()
     out = arguments.out or model_dir.with_name(f"{model_dir.name}.colour_shift.json")
     check_output_file(out)
@@ -76,27 +59,11 @@ def _colour_shift(words: list[str]) -> None:
     print(f"{_table(records)}\nwritten to {out}")
 
 
-def _parse_colour_shift(words: list[str]) -> argparse.Namespace:
-    description = "How far the samples' colours and low frequencies are from the data's, by number of steps."
-    parser = argparse.ArgumentParser(prog="evaluate.py colour-shift", description=description)
-    parser.add_argument("--model", required=True, type=Path, metavar="DIR", help="a model directory")
-    parser.add_argument("--reference", required=True, metavar="PATH", help="images, archives, an .npz or latent shards")
-    parser.add_argument("--num", type=positive, default=1000, metavar="N", help="samples for each number of steps")
-    parser.add_argument("--cache", type=Path, default=default_folder(), metavar="DIR")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: MODEL.colour_shift.json beside the model")
-    add_sampling_arguments(parser)
-    parser.set_defaults(steps="5,10,25,50")
-    arguments = parser.parse_args(words)
-    try:
-        arguments.steps = [positive(part) for part in arguments.steps.split(",")]
-    except (ValueError, argparse.ArgumentTypeError):
-        parser.error(f"argument --steps: {arguments.steps!r} is no list of numbers of steps, such as 5,10,25")
-    return arguments
-
-
 def _reference(arguments: argparse.Namespace, resolution: int) -> FeatureSet:
     vae = functools.partial(load_autoencoder, device=open_device(arguments.device))
-    reference = reference_features(open_images(arguments.reference, resolution, vae), PIXELS, arguments.cache)
+    reference = reference_features(
+        open_images(arguments.reference, resolution, vae), PIXELS, arguments.cache or default_folder()
+    )
     if reference is None or reference.colour is None:
         raise UserError(f"--reference {arguments.reference} holds no images, so it has no colours; pass images.")
     return reference
@@ -110,6 +77,3 @@ def _table(records: list[ProtocolRecord]) -> str:
         cells = (f"{record.told(name):>28}" for name in COLUMNS)
         lines.append(f"{record.sampling.steps:6}" + "".join(cells))
     return "\n".join([*lines, f"the first row in full: {records[0].line()}"])
-
-
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"compare": _compare, "colour-shift": _colour_shift}

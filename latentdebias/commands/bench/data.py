@@ -1,8 +1,4 @@
-"""Measure rates on this machine.
-
-`bench.py data` (ways of reading latents), `bench.py encode` (the encoding job), `bench.py train` (the training loop),
-`bench.py sample` (guided sampling).
-"""
+"""`latentdebias bench data`: latent shards, plain webdataset, .npy folders and safetensors files, samples/s."""
 
 import argparse
 import tempfile
@@ -23,36 +19,11 @@ from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import plan_batches
-from latentdebias.cli.bench.encode import add_encode_arguments, bench_encode
-from latentdebias.cli.bench.sample import add_sample_arguments, bench_sample
-from latentdebias.cli.bench.shards import LATENT_SHAPE, write_random_shards
-from latentdebias.cli.bench.train import add_train_arguments, bench_train
-from latentdebias.errors import UserError
+from latentdebias.commands.bench.shards import LATENT_SHAPE, write_random_shards
 
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
 WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    data = commands.add_parser(
-        "data", help="latent shards, plain webdataset, .npy folders and safetensors files, samples/s"
-    )
-    data.add_argument("--num", type=int, default=20_000, help="samples (about 18 KB each, written three times)")
-    encode = commands.add_parser("encode", help="the encoding job against the bare autoencoder, images/s")
-    add_encode_arguments(encode)
-    train = commands.add_parser("train", help="the training loop against the bare steps of the same model")
-    add_train_arguments(train)
-    sample = commands.add_parser("sample", help="guided sampling against the plain loop, images/s")
-    add_sample_arguments(sample)
-    options = parser.parse_args()
-    for name, number in vars(options).items():
-        if type(number) is int and number < 1:
-            raise UserError(f"--{name.replace('_', '-')} {number} is too few. Legal here: 1 or more.")
-    benches = {"data": bench_data, "encode": bench_encode, "train": bench_train, "sample": bench_sample}
-    benches[options.command](options)
 
 
 def bench_data(options: argparse.Namespace) -> None:

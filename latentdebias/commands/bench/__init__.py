@@ -1,0 +1,16 @@
+"""`latentdebias bench`: rates of the project's parts on this machine, each beside what one would write without it."""
+
+import argparse
+from collections.abc import Callable
+
+from latentdebias.commands.bench.data import bench_data
+from latentdebias.commands.bench.encode import bench_encode
+from latentdebias.commands.bench.sample import bench_sample
+from latentdebias.commands.bench.train import bench_train
+
+BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "data": bench_data,
+    "encode": bench_encode,
+    "train": bench_train,
+    "sample": bench_sample,
+}

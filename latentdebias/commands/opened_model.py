@@ -1,0 +1,48 @@
+"""What the arguments of `latentdebias.cli.sampling_arguments` describe: a model, how it draws, and which classes."""
+
+import argparse
+import dataclasses
+
+from latentdebias.devices import open_device
+from latentdebias.drawing.image_sampler import DrawOptions, check_draw
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.models.model_directory import LoadedModel, load_model
+from latentdebias.registry import validate
+
+
+def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
+    """The model, and the options to draw from it; `UserError` where they are none, or do not suit the model."""
+    device = open_device(arguments.device)
+    model = load_model(arguments.model, device)
+    if arguments.autoguidance is not None:
+        model = model.guided_by(load_model(arguments.autoguidance, device))
+    names = [each.name for each in dataclasses.fields(DrawOptions) if each.name != "guidance"]
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.guidance is not None:
+        given["guidance"] = arguments.guidance
+    elif model.config.num_classes == 0 and model.weaker is None:
+        given["guidance"] = 1
+    options = validate(DrawOptions, given, "the options given")
+    config = model.config
+    check_draw(options, model.diffusion, config.num_classes, config.latent_shape[0], model.weaker)
+    return model, options
+
+
+def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
+    """Classes `3,7` by name, else by number; all of them by default, [0] of an unconditional model."""
+    count, names = model.config.num_classes, model.config.class_names
+    if text is None:
+        return list(range(max(count, 1)))
+    if count == 0:
+        raise UserError(f"--classes {text!r}: this model is unconditional and has no classes; use --num N.")
+    return [_parse_class(part.strip(), count, names) for part in text.split(",")]
+
+
+def _parse_class(text: str, count: int, names: list[str]) -> int:
+    # Names first: sorted as text, the folder "2" of twelve numbered ones is class 4.
+    if text in names:
+        return names.index(text)
+    if text.isascii() and text.isdigit() and int(text) < count:
+        return int(text)
+    choices = legal_choices(text, names) if len(names) <= 20 else ""
+    raise UserError(f"--classes {text!r} is no class of this model, which has 0 to {count - 1}. {choices}".rstrip())

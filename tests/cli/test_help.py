@@ -1,0 +1,146 @@
+"""What `--help` says, costs, and must not import; and that its words about defaults and names are true."""
+
+import dataclasses
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from latentdebias import cli
+from latentdebias.autoencoders import DEFAULT_AUTOENCODER
+from latentdebias.cli import encode, evaluate, plan, sample
+from latentdebias.commands.encode import EncodeOptions
+from latentdebias.drawing.image_sampler import DrawOptions
+from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.trajectory import COLUMNS
+from latentdebias.evaluation.extractors import EXTRACTORS
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.protocol.intervals import RESAMPLES
+from latentdebias.sampling import SAMPLERS
+from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
+from latentdebias.training.monitor.peak_flops import GPUS
+
+TOOLS = Path(__file__).parents[2] / "tools"
+SUBCOMMANDS = {
+    "encode": encode.COMMANDS,
+    "evaluate": evaluate.COMMANDS,
+    "export": ["import-dit", "import-min-snr", "import-uvit", "import-diffusers", "diffusers", "hub"],
+    "bench": ["data", "encode", "train", "sample"],
+}
+EVERY = [
+    (),
+    *((name,) for name in cli.COMMANDS),
+    *((name, each) for name, subs in SUBCOMMANDS.items() for each in subs),
+]
+
+
+def help_of(parser, flag):
+    [action] = [action for action in parser._actions if flag in (*action.option_strings, action.dest)]
+    return action.help
+
+
+def test_no_help_imports_what_takes_long():
+    code = f"""
+import sys
+from latentdebias.cli import main
+for words in {EVERY}:
+    try:
+        main([*words, "--help"])
+    except SystemExit as stop:
+        assert stop.code == 0, words
+    heavy = {{"torch", "timm", "diffusers", "deepspeed", "numpy", "pydantic"}} & set(sys.modules)
+    assert not heavy, (words, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for words in EVERY:
+        assert f"usage: {' '.join(('latentdebias', *words))}" in done.stdout
+
+
+def seconds(*words):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *words], capture_output=True, check=True, timeout=60)
+    return time.perf_counter() - start
+
+
+def test_help_is_there_at_once():
+    bare = min(seconds("-c", "pass") for _ in range(3))
+    assert min(seconds("-m", "latentdebias.cli.train", "--help") for _ in range(3)) < bare + 0.5
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_launcher_of_the_checkout_runs_the_command_and_names_itself(name, monkeypatch, capsys):
+    launcher = TOOLS / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [str(launcher), "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(launcher), run_name="__main__")
+    assert stop.value.code == 0
+    assert f"usage: python {launcher}" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_what_is_no_command_is_refused_with_the_nearest(tool):
+    result = tool("sampel")
+    assert result.code == 2
+    assert "Did you mean 'sample'" in result.err
+    assert "sample" in tool("--help").out
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(EncodeOptions), ids=lambda field: field.name)
+def test_encode_states_the_defaults_of_its_options(field):
+    text = help_of(encode.parser(), field.name)
+    if field.default not in (dataclasses.MISSING, None, False):
+        assert f"default {field.default}" in text
+
+
+def test_sampling_states_the_defaults_of_its_options():
+    parser, defaults = sample.parser(), DrawOptions()
+    for name in (
+        "sampler",
+        "steps",
+        "seed",
+        "batch_size",
+        "precision",
+        "zero_init",
+        "guidance_schedule",
+        "guidance_rule",
+    ):
+        assert f"default {getattr(defaults, name)}" in help_of(parser, name), name
+    assert f"default {defaults.guidance}" in help_of(parser, "guidance")
+    assert "default {:g},{:g}".format(*defaults.guidance_interval) in help_of(parser, "guidance_interval")
+    assert f"default {defaults.guidance_rescale:g}" in help_of(parser, "guidance_rescale")
+
+
+def test_nothing_given_is_nothing_said():
+    """A default is where its option is, and what was not given is None until then."""
+    given = vars(sample.parser().parse_args(["--model", "m", "--out", "o"]))
+    assert {given[field.name] for field in dataclasses.fields(DrawOptions)} == {None}
+    assert vars(encode.parser().parse_args([])) == {}
+
+
+@pytest.mark.parametrize(
+    ("parser", "flag", "registry"),
+    [
+        (sample, "--sampler", SAMPLERS),
+        (sample, "--guidance-schedule", GUIDANCE_SCHEDULES),
+        (sample, "--guidance-rule", GUIDANCE_RULES),
+        (sample, "--format", SAMPLE_FORMATS),
+        (evaluate, "--metrics", METRICS),
+        (evaluate, "--extractor", EXTRACTORS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_help_lists_what_is_registered(parser, flag, registry):
+    text = help_of(parser.parser(), flag)
+    assert [name for name in registry.names() if name not in text] == []
+
+
+def test_other_defaults_that_help_states():
+    assert f"default {RESAMPLES}" in help_of(evaluate.parser(), "resamples")
+    assert f", {COLUMNS} by default" in help_of(sample.parser(), "trajectory")
+    assert sample.parser().parse_args(["--model", "m", "--out", "o", "--trajectory"]).trajectory == COLUMNS
+    assert DEFAULT_AUTOENCODER in help_of(encode.parser(), "vae")
+    assert help_of(plan.parser(), "gpu") == f"{', '.join(sorted(GPUS))}; default h100"
+    assert {"inception", "dinov2", "digits"} < set(EXTRACTORS.names())
