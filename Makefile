@@ -1,19 +1,28 @@
-# make demo | play | test | test-browser | check | bench: each sets up its own environment in .venv first.
+# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo play test test-browser check bench
+.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
-	$(RUN) tools/demo.py
+	$(VENV)/bin/latentdebias demo
 
 play: $(VENV)/.play
-	$(RUN) tools/play.py
+	$(VENV)/bin/latentdebias play
 
 test: $(VENV)/.test
-	$(RUN) -m pytest
+	$(RUN) -m pytest -m "not launcher and not wheel and not gpu and not browser"
+
+test-launchers: $(VENV)/.test
+	$(RUN) -m pytest -m launcher
+
+test-wheel: $(VENV)/.test
+	$(RUN) -m pytest -m wheel
+
+test-gpu: $(VENV)/.test
+	$(RUN) -m pytest -m gpu
 
 test-browser: $(VENV)/.browser
 	$(RUN) -m pytest -m browser
@@ -24,7 +33,7 @@ check: $(VENV)/.check
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.test
-	$(RUN) tools/bench.py data
+	$(VENV)/bin/latentdebias bench data
 
 $(VENV)/.%: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make $@ PYTHON=python3.11")'

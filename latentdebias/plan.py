@@ -8,13 +8,13 @@ from typing import Any
 from torch import nn
 
 from latentdebias.autoencoders import Posterior, StoredDtype, stored_form
-from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.activations import ActivationBytes, activation_bytes
 from latentdebias.backbones.flops import ForwardFlops, forward_flops
+from latentdebias.backbones.sized import SizedBackbone
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
-from latentdebias.prepare import Shapes, meta_backbone, open_shards, stated_shapes
+from latentdebias.prepare import network_of, open_shards, stated_network
 from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
 
@@ -66,7 +66,7 @@ class Plan:
     one entry a ZeRO stage, 0 to 3.
     """
 
-    shapes: Shapes
+    network: SizedBackbone
     gpus: int
     micro_batch_size: int
     parameters: int
@@ -83,22 +83,22 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
     where the shards are not what the config says.
     """
     manifest = _manifest(config)
-    shapes = stated_shapes(config) or _shapes_of_set(config, manifest)
-    training, spec = config.training, BACKBONES.build(config.model).without_pretrained()
+    network = stated_network(config) or _network_of_set(config, manifest)
+    training, spec = config.training, network.untrained().spec
     batches = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
     check_deepspeed_options(config.deepspeed)
-    backbone = meta_backbone(config, shapes)
+    backbone = network.on_meta()
     return Plan(
-        shapes=shapes,
+        network=network,
         gpus=gpus,
         micro_batch_size=batches.micro_batch_size,
         parameters=sum(parameter.numel() for parameter in backbone.parameters()),
-        flops=forward_flops(spec, shapes.latent_shape, shapes.num_classes),
+        flops=forward_flops(spec, network.latent_shape, network.num_classes),
         activations=activation_bytes(
-            spec, shapes.latent_shape, shapes.num_classes, batches.micro_batch_size, training.precision
+            spec, network.latent_shape, network.num_classes, batches.micro_batch_size, training.precision
         ),
         states=[state_bytes(backbone, stage, gpus, len(config.ema.names()), config.deepspeed) for stage in range(4)],
-        data=_stated_size(config.data, shapes) if manifest is None else _size_of_set(config.data, manifest),
+        data=_stated_size(config.data, network) if manifest is None else _size_of_set(config.data, manifest),
     )
 
 
@@ -107,9 +107,9 @@ def _manifest(config: RunConfig) -> Manifest | None:
     return open_shards(config).manifest if Path(config.data.shards, MANIFEST).is_file() else None
 
 
-def _shapes_of_set(config: RunConfig, manifest: Manifest | None) -> Shapes:
+def _network_of_set(config: RunConfig, manifest: Manifest | None) -> SizedBackbone:
     manifest = manifest or open_shards(config).manifest
-    return Shapes(manifest.latent_shape, manifest.num_classes)
+    return network_of(config, manifest.latent_shape, manifest.num_classes)
 
 
 def _size_of_set(data: DataOptions, manifest: Manifest) -> DataSize:
@@ -121,7 +121,7 @@ def _size_of_set(data: DataOptions, manifest: Manifest) -> DataSize:
     )
 
 
-def _stated_size(data: DataOptions, shapes: Shapes) -> DataSize:
+def _stated_size(data: DataOptions, network: SizedBackbone) -> DataSize:
     known = None if data.vae is None else stored_form(data.vae)
     posterior, dtype = known or ("gaussian", "float16")
     if known:
@@ -132,7 +132,7 @@ def _stated_size(data: DataOptions, shapes: Shapes) -> DataSize:
         source = f"assumed: data.vae {data.vae!r} is not on this machine"
     return DataSize(
         bytes_per_image=bytes_per_sample(
-            shapes.latent_shape, posterior, dtype, 2 if data.flip else 1, shapes.num_classes
+            network.latent_shape, posterior, dtype, 2 if data.flip else 1, network.num_classes
         ),
         bytes_from=f"{_form(posterior, dtype, data.flip)} ({source})",
         images=data.num_images,

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FunctionType
 from typing import Any, Generic, Literal, TypeVar, cast
 
 import pydantic
@@ -106,13 +107,14 @@ PLAIN_TYPES = (bool, int, float, list, tuple)
 def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "same") -> Any:
     """A field of a config section: its default, what it means, and whether a resumed run may change it.
 
-    `default` may be a class, which is called for the default; `...` marks an option that has none. The meaning is
-    the comment beside the key in `configs/base.yaml`. A field that is "same" must be what the checkpoint says.
+    `default` may be a class or a function, which is called for the default; `...` marks an option that has none.
+    The meaning is the comment beside the key in `configs/base.yaml`. A field that is "same" must be what the
+    checkpoint says.
     """
     metadata = {"meaning": meaning, "on_resume": on_resume}
     if default is ...:
         return dataclasses.field(metadata=metadata)
-    if isinstance(default, type):
+    if isinstance(default, type | FunctionType):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -18,40 +18,31 @@ from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.batches.loader import LatentBatches
-from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
+from latentdebias.config.resume import ResumeSettings
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
+from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
-from latentdebias.prepare import (
-    Shapes,
-    batch_plan,
-    build_backbone,
-    build_diffusion,
-    initial_backbone,
-    load_autoencoder_of,
-    say,
-)
+from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
-from latentdebias.training.hooks import HOOKS, HookContext
+from latentdebias.training.hooks import HookContext
 from latentdebias.training.hooks.checkpointing import Checkpointing
-from latentdebias.training.hooks.evaluation import InLoopEvaluation
+from latentdebias.training.hooks.evaluation import InLoopEvaluation, OpenedEvaluation
 from latentdebias.training.hooks.logging import Logging
 from latentdebias.training.hooks.sample_grid import SampleGrid
 from latentdebias.training.hooks.with_average import UseWeights, WithAverage
-from latentdebias.training.lr_schedules import LR_SCHEDULES
 from latentdebias.training.monitor.log_writers import open_writers
 from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
 from latentdebias.training.monitor.run_log import RunLog
 from latentdebias.training.monitor.speed import Speedometer, WaitClock, Workload
-from latentdebias.training.optimizers import OPTIMIZERS
 from latentdebias.training.stopping.agreement import Agreement
 from latentdebias.training.stopping.run_lock import run_lock
 from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
@@ -61,41 +52,6 @@ from latentdebias.training.zero_state import ZeroState
 
 CHECKPOINTS = "checkpoints"
 
-# Settings that may change between a checkpoint and the run that resumes it.
-FREE_ON_RESUME = {
-    "training": {
-        "steps",
-        "micro_batch_size",
-        "activation_checkpointing",
-        "compile",
-        "log_every",
-        "checkpoint_every",
-        "keep_checkpoints",
-        "keep_every",
-        "may_change",
-        "max_skipped",
-        "sample_every",
-        "export_every",
-        "stop_within",
-        "hang_timeout",
-        "peak_tflops",
-        "wandb_project",
-    },
-    "ema": {"snapshot_every"},
-    "data": {
-        "reader",
-        "shards",
-        "cache",
-        "cache_gb",
-        "workers",
-        "vae",
-        "resolution",
-        "latent_shape",
-        "num_classes",
-        "num_images",
-    },
-}
-
 
 def check_exportable(config: RunConfig) -> None:
     """Raise `UserError` where there is no run to export."""
@@ -104,37 +60,38 @@ def check_exportable(config: RunConfig) -> None:
 
 
 class Run:
-    """A training run, assembled under a started process group; `train` runs it to its end."""
+    """A prepared training run, assembled under a started process group; `train` runs it to its end."""
 
-    def __init__(self, config: RunConfig, shards: TrainingSet) -> None:
-        self.config, self.shards, self.run_dir = config, shards, Path(config.run_dir)
-        self.shapes = Shapes(shards.latent_shape, shards.num_classes)
-        self.diffusion = build_diffusion(config)
-        self.normalization = LatentNormalization.of_manifest(shards.manifest, config.data.normalization)
-        training, self.plan = config.training, batch_plan(config)
-        self.batches = LatentBatches(shards, self.plan, config.data, self.normalization)
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared, self.config = prepared, prepared.config
+        self.run_dir, training = Path(self.config.run_dir), self.config.training
+        self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
+        self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
-            OPTIMIZERS.build(config.optimizer),
+            self.config.optimizer,
             training.precision,
             training.grad_clip,
-            config.deepspeed,
+            self.config.deepspeed,
         )
         self.zero_state = ZeroState(self.engine)
-        self.ema = PartitionedEMA(self.zero_state.partitions, config.ema)
+        self.ema = PartitionedEMA(self.zero_state.partitions, self.config.ema)
         self.state = RunState(self.zero_state, self.ema)
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
             self.state,
-            self._settings(),
-            CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.may_change),
+            ResumeSettings(self.config, _data_identity(prepared.shards, self.plan.world_size), training.may_change),
+            CheckpointPolicy(training.keep_checkpoints, training.keep_every),
         )
 
     def _trained_backbone(self) -> nn.Module:
-        backbone, training = initial_backbone(self.config, self.shapes), self.config.training
+        """The network to train: freshly initialised, or with the weights of `init_from`."""
+        backbone, training = self.prepared.network.build(), self.config.training
+        if self.config.init_from is not None:
+            load_initial_weights(backbone, self.config.init_from)
         if training.compile == "blocks":
             compile_blocks(backbone)
         if training.activation_checkpointing == "blocks":
@@ -193,8 +150,7 @@ class Run:
         ):
             agreement, meter = Agreement(2), LossMeter(self.engine.device)
             speed = Speedometer(workload, waited, self.engine.device, state.step)
-            lr_schedule = LR_SCHEDULES.build(self.config.lr_schedule)
-            trainer = Trainer(self.engine, self.diffusion, self.ema, lr_schedule, meter, options)
+            trainer = Trainer(self.engine, self.diffusion, self.ema, self.config.lr_schedule, meter, options)
             hooks: list[Hook] = [
                 watchdog.beat,
                 Stopping(request, self.checkpoints, agreement),
@@ -233,10 +189,10 @@ class Run:
                 log.close()
 
     def _workload(self) -> Workload:
-        training, shapes, device = self.config.training, self.shapes, self.engine.device
-        peak = find_peak(device, training.precision, training.peak_tflops)
+        training, network = self.config.training, self.prepared.network
+        peak = find_peak(self.engine.device, training.precision, training.peak_tflops)
         say(f"peak {peak.flops / 1e12:.4g} TFLOP/s a rank ({peak.origin})")
-        flops = forward_flops(BACKBONES.build(self.config.model), shapes.latent_shape, shapes.num_classes)
+        flops = forward_flops(network.spec, network.latent_shape, network.num_classes)
         flops_per_image = None if flops is None else flops.training()
         return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
@@ -252,21 +208,21 @@ class Run:
         uses: list[tuple[int, Callable[[], UseWeights]]] = [
             (config.training.export_every, lambda: export),
             (config.training.sample_every, lambda: SampleGrid(config.sampling, run)),
-            (config.evaluation.every, lambda: InLoopEvaluation(config.evaluation, run)),
+            (config.evaluation.every, lambda: InLoopEvaluation(config.evaluation, self._evaluation, run)),
         ]
         for every, use in uses:
             if every:
                 # They may take long, and nothing of them is needed to resume.
                 average = WithAverage(self.state, run.average, every, None if log is None else use())
                 hooks.append(unless_stopped(watchdog.unwatched(average)))
-        return [*hooks, *(watchdog.unwatched(HOOKS.build(hook).build(run)) for hook in config.hooks)]
+        return [*hooks, *(watchdog.unwatched(hook.build(run)) for hook in config.hooks)]
 
     def _hook_context(self, log: RunLog | None) -> HookContext:
         return HookContext(
             run_dir=self.run_dir,
             rank=distributed.rank(),
             diffusion=self.diffusion,
-            manifest=self.shards.manifest,
+            manifest=self.prepared.shards.manifest,
             average=self.config.ema.first,
             state=self.state,
             log=log,
@@ -278,53 +234,45 @@ class Run:
         writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
         return [WithAverage(self.state, name, every, write) for name, write in writers.items()]
 
+    @property
+    def _evaluation(self) -> OpenedEvaluation:
+        assert self.prepared.evaluation is not None, "prepare opens what a run with evaluation.every scores against"
+        return self.prepared.evaluation
+
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
-        device = self.engine.device
+        prepared, network, device = self.prepared, self.prepared.network, self.engine.device
         return ImageSampler(
-            build_backbone(self.config, self.shapes).to(device).eval(),
+            network.untrained().build().to(device).eval(),
             self.diffusion,
-            self.normalization,
-            load_autoencoder_of(self.shards, device),
-            self.shapes.latent_shape,
-            self.shapes.num_classes,
+            prepared.normalization,
+            prepared.autoencoder or load_autoencoder_of(prepared.shards, device),
+            network.latent_shape,
+            network.num_classes,
         )
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)
 
     def _model_config(self, step: int, average: str) -> ModelConfig:
-        manifest = self.shards.manifest
+        prepared, manifest = self.prepared, self.prepared.shards.manifest
         return ModelConfig(
-            imports=self.config.imports,
-            model=BACKBONES.spec_of(BACKBONES.build(self.config.model).without_pretrained()),
+            imports=list(self.config.imports),
+            model=BACKBONES.spec_of(prepared.network.untrained().spec),
             diffusion=self.diffusion.spec(),
-            latent_shape=self.shapes.latent_shape,
-            num_classes=self.shapes.num_classes,
+            latent_shape=prepared.network.latent_shape,
+            num_classes=prepared.network.num_classes,
             class_names=manifest.class_names,
-            normalization=self.normalization,
+            normalization=prepared.normalization,
             resolution=manifest.resolution,
             autoencoder=AutoencoderIdentity(**manifest.autoencoder),
             step=step,
             ema=average,
         )
 
-    def _settings(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed, as flat `section.key: value`."""
-        # Written out by the registries, a value and the same value left at its default are equal.
-        optimizer = OPTIMIZERS.spec_of(OPTIMIZERS.build(self.config.optimizer))
-        lr_schedule = LR_SCHEDULES.spec_of(LR_SCHEDULES.build(self.config.lr_schedule))
-        plain = {**self.config.plain(), "optimizer": optimizer, "lr_schedule": lr_schedule}
-        settings = {
-            f"{section}.{key}": value
-            for section in ("data", "model", "diffusion", "optimizer", "lr_schedule", "training", "ema")
-            for key, value in plain[section].items()
-            if key not in FREE_ON_RESUME.get(section, ())
-        }
-        shards = self.shards.manifest.shards
-        return {
-            **settings,
-            # The reader is free where it leaves the order to `data.order`; any other says what decides its order.
-            **self.shards.resume_settings(self.plan.world_size),
-            "data (sha256)": hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
-        }
+
+def _data_identity(shards: TrainingSet, world_size: int) -> dict[str, Any]:
+    """What tells a checkpoint's samples from others, besides options: the data, and what decides its order."""
+    digests = "".join(shard.sha256 for shard in shards.manifest.shards)
+    sha256 = hashlib.sha256(digests.encode()).hexdigest()
+    return {"data (sha256)": sha256, **shards.resume_settings(world_size)}

@@ -9,7 +9,7 @@ from latentdebias.autoencoders import load_autoencoder
 from latentdebias.config import CONFIG_DIR, load_config
 from latentdebias.errors import UserError
 from latentdebias.plan import plan_run, state_bytes, training_days
-from latentdebias.prepare import build_backbone, prepare
+from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 DIT_S = [
@@ -68,9 +68,8 @@ def test_a_run_holds_the_states_that_were_counted(small_run, process_group, zero
     """One rank, after updates; gradients and buffers come and go within one."""
     changes = ["training.steps=1", f"deepspeed.zero_optimization.stage={zero_stage}", "training.precision=bf16"]
     config = load_config("digits_debias.yaml", [*small_run, *changes])
-    run = Run(config, prepare(config))
-    with torch.device("meta"):
-        expected = state_bytes(build_backbone(config, run.shapes), zero_stage, 1, 1, {})
+    run = Run(prepare(config))
+    expected = state_bytes(run.prepared.network.on_meta(), zero_stage, 1, 1, {})
     run.train()
     assert _held(run) == pytest.approx(expected.weights + expected.optimizer, rel=0.05)
 
@@ -143,6 +142,6 @@ def test_a_batch_that_cannot_be_dealt_is_refused():
 
 def test_without_stated_shapes_the_shards_are_asked(digit_shards):
     config = load_config("digits_debias.yaml", ["data.latent_shape=null", f"data.shards={digit_shards}"])
-    assert plan_run(config, 1).shapes.latent_shape == (4, 4, 4)
+    assert plan_run(config, 1).network.latent_shape == (4, 4, 4)
     with pytest.raises(UserError):
         plan_run(load_config("digits_debias.yaml", ["data.latent_shape=null", "data.shards=/nowhere"]), 1)

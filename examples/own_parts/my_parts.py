@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdebias.backbones import BACKBONES, BackboneSpec
-from latentdebias.diffusion.weightings import WEIGHTINGS, NoiseLevel, Weighting
+from latentdebias.diffusion import WEIGHTINGS, NoiseLevel, Weighting
 
 
 @WEIGHTINGS.register("my_sigmoid")

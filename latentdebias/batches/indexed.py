@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from latentdebias.batches.options import DataOptions
-from latentdebias.batches.order import ORDERS, SampleOrder
+from latentdebias.batches.order import SampleOrder
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
 from latentdebias.errors import UserError
@@ -38,7 +38,7 @@ class IndexedReader(Reader):
     def open(self, data: DataOptions) -> IndexedSet:
         """The set; `UserError` where files are missing or cut short, or an address comes without a cache."""
         shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
-        return IndexedSet(shards, ORDERS.build(data.order))
+        return IndexedSet(shards, data.order)
 
 
 def _local_shards(data: DataOptions) -> LatentShards:

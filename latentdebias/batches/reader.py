@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.registry import Registry
 from latentdebias.shards.format import Manifest
+
+if TYPE_CHECKING:
+    from latentdebias.batches.options import DataOptions
 
 Views = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Takes `flipped` (bool `(B,)`), and gives the stored values of those views `(B, *stored_shape)` and the labels.
@@ -53,13 +55,8 @@ class Reader(ABC):
     """A way of reading shards; the fields are its options under `data.reader` of a run config."""
 
     @abstractmethod
-    def open(self, data: DataOptions) -> TrainingSet:
+    def open(self, data: "DataOptions") -> TrainingSet:
         """The set of `data.shards`, ready to be read; `UserError` where it cannot be read in this way."""
 
 
 READERS: Registry[Reader] = Registry("data.reader")
-
-
-def open_training_set(data: DataOptions) -> TrainingSet:
-    """The set of `data.shards`, opened by `data.reader`; `UserError` where it is missing, damaged, or lacks views."""
-    return READERS.build(data.reader).open(data)

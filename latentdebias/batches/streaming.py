@@ -17,7 +17,7 @@ from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_itera
 
 from latentdebias.batches.lanes import Lane, Slice, Window
 from latentdebias.batches.options import DataOptions
-from latentdebias.batches.order import ORDERS, FullShuffle
+from latentdebias.batches.order import FullShuffle
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
 from latentdebias.errors import UserError, command
@@ -47,7 +47,7 @@ class StreamingReader(Reader):
 
     def open(self, data: DataOptions) -> "StreamedSet":
         """The set; `UserError` where its manifest cannot be read, or the config asks for an order by number."""
-        if ORDERS.build(data.order) != FullShuffle():
+        if data.order != FullShuffle():
             raise UserError(
                 f"data.order {data.order!r} is an order of data.reader indexed; the streaming reader has its own. "
                 f"Leave it at its default: --set data.order=shuffle"

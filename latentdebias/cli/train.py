@@ -45,9 +45,9 @@ def main(words: Sequence[str]) -> None:
     average = config.ema.choose(arguments.ema)
     if arguments.export:
         check_exportable(config)
-    shards = prepare(config)
+    prepared = prepare(config)
     start_distributed()
-    run = Run(config, shards)
+    run = Run(prepared)
     stopped = False
     if arguments.export:
         run.export(average)

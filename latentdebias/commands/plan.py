@@ -20,11 +20,11 @@ def print_plan(arguments: argparse.Namespace) -> None:
 
 
 def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[str]:
-    shapes, training = plan.shapes, config.training
+    network, training = plan.network, config.training
     steps = arguments.steps or training.steps
     lines = [
-        f"{'model':14s}{config.model['name']}: {plan.parameters / 1e6:.1f}M parameters, latents "
-        f"{tuple(shapes.latent_shape)}, {shapes.num_classes} classes",
+        f"{'model':14s}{config.model_name}: {plan.parameters / 1e6:.1f}M parameters, latents "
+        f"{tuple(network.latent_shape)}, {network.num_classes} classes",
         f"{'shards':14s}{_shards(plan.data, arguments.images)}",
         f"{'':14s}{plan.data.bytes_per_image:,} bytes an image: {plan.data.bytes_from}",
     ]

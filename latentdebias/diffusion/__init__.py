@@ -1,5 +1,6 @@
-"""Schedules, targets, weightings, variances and timestep samplers: pure torch, no I/O."""
+"""Noise levels, schedules, targets, weightings, variances and timestep samplers: pure torch, no I/O."""
 
+from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.process import Diffusion
 from latentdebias.diffusion.schedules import SCHEDULES, Schedule
 from latentdebias.diffusion.targets import TARGETS, Target
@@ -14,6 +15,7 @@ __all__ = [
     "VARIANCES",
     "WEIGHTINGS",
     "Diffusion",
+    "NoiseLevel",
     "Schedule",
     "Target",
     "TimestepSampler",

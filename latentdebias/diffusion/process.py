@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion.broadcasting import over_batch
+from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Flow, Schedule, Table
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
 from latentdebias.diffusion.variances import VARIANCES, Variance
-from latentdebias.diffusion.weightings import (
-    WEIGHTINGS,
-    NoiseLevel,
-    Weighting,
-    noise_level,
-    noise_levels_of_table,
-)
+from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.registry import Spec
 
@@ -37,22 +32,24 @@ RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The parts of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
+    """The terms of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
 
     squared_error: Tensor
     bound: Tensor
 
     @property
     def total(self) -> Tensor:
+        """The loss `(B,)`: the sum of its terms."""
         return self.squared_error + self.bound
 
 
 class Diffusion:
     """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared error.
 
-    Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object.
-    With a learned `variance` the network answers in two channels for each of z. Raises `UserError` where target or
-    weighting is infinite somewhere on the schedule, or the variance means nothing on it.
+    Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object. A
+    timestep t is a position on the schedule, as `sample_timesteps` draws them: 0 to T - 1 on a discrete one, 0 to 1 on
+    a continuous one. With a learned `variance` the network's output has two channels for each of z. Raises `UserError`
+    where target or weighting is infinite somewhere on the schedule, or the variance means nothing on it.
     """
 
     def __init__(
@@ -109,56 +106,54 @@ class Diffusion:
         }
 
     def alpha(self, t: Tensor) -> Tensor:
-        """Signal scale: `(B,)` -> `(B,)`, fp32."""
-        return self.schedule.alpha_sigma(t)[0]
+        """The signal scale alpha at t: `(B,)` -> `(B,)`, fp32."""
+        return self.schedule.level(t).alpha
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise scale: `(B,)` -> `(B,)`, fp32."""
-        return self.schedule.alpha_sigma(t)[1]
+        """The noise scale sigma at t: `(B,)` -> `(B,)`, fp32."""
+        return self.schedule.level(t).sigma
 
     def snr(self, t: Tensor) -> Tensor:
-        """alpha^2 / sigma^2: `(B,)` -> `(B,)`, fp32."""
-        alpha, sigma = self.schedule.alpha_sigma(t, torch.float64)
-        return ((alpha / sigma) ** 2).float()
+        """The signal-to-noise ratio alpha^2 / sigma^2 at t: `(B,)` -> `(B,)`, fp32."""
+        return self.schedule.level(t, torch.float64).snr.float()
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """The weight on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
+        """The weight at t on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
         if not isinstance(self.schedule, DiscreteSchedule):
-            level = noise_level(*self.schedule.alpha_sigma(t))
-            return self.weighting.weight_of_target(self.target, level) * self._weight_scale
+            return self.weighting.weight_of_target(self.target, self.schedule.level(t)) * self._weight_scale
         if t.device not in self._weight_tables:
             weight = self._weight_on_grid() * self._weight_scale
             self._weight_tables[t.device] = weight.to(t.device, torch.float32)
         return self._weight_tables[t.device][t.long()]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
-        alpha, sigma = self._scales(x0, t)
-        return alpha * x0 + sigma * eps
+        """The noisy z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
+        level = self._level(t, x0)
+        return level.alpha * x0 + level.sigma * eps
 
     def target_of(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """y = a x0 + b eps, what the network should predict: `(B, ...)` -> `(B, ...)`."""
-        return self.target.of(x0, eps, *self._scales(x0, t))
+        """The target y = a x0 + b eps that the network should predict: `(B, ...)` -> `(B, ...)`."""
+        return self.target.of(x0, eps, self._level(t, x0))
 
     def to_x0(self, y: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The x0 that prediction y at z_t means: `(B, ...)` -> `(B, ...)`."""
-        return self.target.to_x0(y, z, *self._scales(z, t))
+        return self.target.to_x0(y, z, self._level(t, z))
 
     def to_eps(self, y: Tensor, z: Tensor, t: Tensor) -> Tensor:
         """The eps that prediction y at z_t means: `(B, ...)` -> `(B, ...)`."""
-        return self.target.to_eps(y, z, *self._scales(z, t))
+        return self.target.to_eps(y, z, self._level(t, z))
 
     def convert(self, y: Tensor, z: Tensor, t: Tensor, to: Spec | Target) -> Tensor:
         """Prediction y at z_t, stated as target `to`: `(B, ...)` -> `(B, ...)`."""
-        return self.target.convert(y, z, *self._scales(z, t), to=TARGETS.build(to))
+        return self.target.convert(y, z, self._level(t, z), to=TARGETS.build(to))
 
     def model_time(self, t: Tensor) -> Tensor:
         """The time that the network is told for t, such as the step's number, or 1000 sigma on the flow path."""
         return self.schedule.model_time(t)
 
     def model_input(self, z: Tensor, t: Tensor) -> Tensor:
-        """What the network is shown of z: z itself, or c_in z under the edm target: `(B, ...)` -> `(B, ...)`."""
-        return over_batch(self.target.input_scale(*self.schedule.alpha_sigma(t, z.dtype)), z) * z
+        """The network's input: z itself, or c_in z under target edm: `(B, ...)` -> `(B, ...)`."""
+        return over_batch(self.target.input_scale(self.schedule.level(t, z.dtype)), z) * z
 
     def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
         """Timesteps `(B,)` from uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a global batch of `rows`."""
@@ -172,10 +167,10 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> Tensor:
-        """w(t) |model(z_t, t, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
+        """The loss w(t) |model(z_t, time, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
 
-        A learned variance adds its bound. t and eps are drawn from torch's global generator where not given; without
-        y, `model(z_t, t)` is called.
+        The model is called with `model_input`, `model_time` and, where given, labels y. A learned variance adds its
+        bound. t and eps are drawn from torch's global generator where not given.
         """
         return self.loss_terms(model, x0, y, t, eps).total
 
@@ -187,7 +182,10 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """The loss of `loss` in its parts; the weight is on the squared error alone."""
+        """The two terms of the loss, each `(B,)` fp32: the weighted squared error, and the bound of a learned variance.
+
+        The arguments are those of `loss`.
+        """
         if t is None:
             count = len(x0)
             row = torch.arange(count, device=x0.device)
@@ -204,24 +202,19 @@ class Diffusion:
         bound = self.variance.bound(self.schedule, values, x0.to(z.dtype), x0_hat, t)
         return LossTerms(error * self.loss_weight(t), bound)
 
-    def _scales(self, like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        alpha, sigma = self.schedule.alpha_sigma(t, dtype)
-        return over_batch(alpha, like), over_batch(sigma, like)
+    def _level(self, t: Tensor, like: Tensor) -> NoiseLevel:
+        """The levels at t `(B,)`, shaped to multiply `like` `(B, ...)`, in its dtype or in fp32 if that is wider."""
+        return self.schedule.level(t, torch.promote_types(like.dtype, torch.float32)).over_batch(like)
 
     def _grid_level(self) -> NoiseLevel:
-        alpha, sigma = self.schedule.alpha_sigma(self.schedule.grid(), torch.float64)
-        if isinstance(self.schedule, DiscreteSchedule):
-            return noise_levels_of_table(alpha, sigma)
-        return noise_level(alpha, sigma)
+        return self.schedule.level(self.schedule.grid(), torch.float64)
 
     def _weight_on_grid(self) -> Tensor:
         return self.weighting.weight_of_target(self.target, self._grid_level())
 
     def _check_target(self) -> None:
-        alpha, sigma = self.schedule.alpha_sigma(self.schedule.grid(), torch.float64)
-        noisiest = sigma.argmax()
-        if self.target.det(alpha[noisiest], sigma[noisiest]) == 0:
+        level = self._grid_level()
+        if self.target.det(level)[level.sigma.argmax()] == 0:
             raise UserError(
                 f"Target {TARGETS.name_of(self.target)!r} cannot be used on this schedule: its SNR ends at 0, where "
                 f"the noise says nothing about x0. Choose target v, x0 or flow, or a schedule that ends above 0 "

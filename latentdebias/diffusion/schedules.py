@@ -1,4 +1,8 @@
-"""Noise schedules: t -> (alpha, sigma) of z_t = alpha x0 + sigma eps."""
+"""Noise schedules: from a timestep t to the noise level, alpha and sigma of z_t = alpha x0 + sigma eps.
+
+t is a position on the schedule: a whole number from 0 to T - 1 on a discrete schedule, a real number from 0 to 1 on a
+continuous one; the noise grows with t. The *time* is what the network is told of t.
+"""
 
 import functools
 import math
@@ -10,27 +14,29 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from latentdebias.diffusion.noise_level import NoiseLevel
+from latentdebias.errors import UserError
 from latentdebias.registry import Registry
 
 
 class Schedule(ABC):
-    """The map from a timestep t `(B,)` to the noise level, and from t to the time that the network is told."""
+    """The map from a timestep t to the noise level, and to the time that the network is told."""
 
     @abstractmethod
-    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """Signal and noise scale at t: `(B,)` -> `(B,)`, `(B,)`, in `dtype`."""
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
+        """The noise level at t, in `dtype` and the shape of t; with beta where the schedule is discrete."""
 
     @abstractmethod
     def from_unit(self, u: Tensor) -> Tensor:
-        """The timestep at position u in [0, 1) of the schedule: `(B,)` -> `(B,)`."""
+        """The timestep at share u in [0, 1) of the schedule, 0 data to 1 noise: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def to_unit(self, t: Tensor) -> Tensor:
-        """Where t stands on the schedule, in [0, 1]: `(B,)` -> `(B,)`."""
+        """The share of the schedule, in [0, 1], that lies below timestep t: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def unit_at(self, ratio: Tensor) -> Tensor:
-        """Where sigma / alpha is `ratio`, in [0, 1], or where it comes nearest: `(B,)` -> `(B,)`."""
+        """The share u of the schedule at which sigma / alpha is `ratio`, or nearest to it: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def model_time(self, t: Tensor) -> Tensor:
@@ -38,15 +44,25 @@ class Schedule(ABC):
 
     @abstractmethod
     def from_model_time(self, time: Tensor) -> Tensor:
-        """The inverse of `model_time`."""
+        """The timestep t whose `model_time` is `time`: `(B,)` -> `(B,)`."""
 
     @abstractmethod
     def grid(self) -> Tensor:
-        """Every timestep `(T,)` of a discrete schedule, a fine grid with both ends of a continuous one."""
+        """All timesteps `(T,)` of a discrete schedule; of a continuous one a fine grid with both ends."""
 
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
 SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
+def previous_of(alphas_cumprod: Tensor) -> Tensor:
+    """alphas_cumprod one timestep earlier, 1 before the first: `(T,)` -> `(T,)`."""
+    return torch.cat([torch.ones_like(alphas_cumprod[:1]), alphas_cumprod[:-1]])
+
+
+def betas_of(alphas_cumprod: Tensor) -> Tensor:
+    """Variances of the forward steps, 1 - alphas_cumprod(t) / alphas_cumprod(t - 1): `(T,)` -> `(T,)`."""
+    return 1 - alphas_cumprod / previous_of(alphas_cumprod)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +79,7 @@ class DiscreteSchedule(Schedule):
 
     @abstractmethod
     def betas(self) -> Tensor:
-        """Variances of the forward steps before any rescaling: `(T,)`, fp64."""
+        """Variances of the forward steps before `zero_terminal_snr` rescales them: `(T,)`, fp64."""
 
     @functools.cached_property
     def alphas_cumprod(self) -> Tensor:
@@ -72,19 +88,19 @@ class DiscreteSchedule(Schedule):
         return _rescale_to_zero_terminal_snr(alphas_cumprod) if self.zero_terminal_snr else alphas_cumprod
 
     @functools.cached_property
-    def _tables(self) -> dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]]:
+    def _tables(self) -> dict[tuple[torch.device, torch.dtype], Tensor]:
         return {}
 
-    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        alpha, sigma = self._table(t.device, dtype)
-        index = t.long()
-        return alpha[index], sigma[index]
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
+        return NoiseLevel(*self._table(t.device, dtype)[:, t.long()])
 
-    def _table(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """alpha, sigma and beta of every timestep: `(3, T)`, one tensor so that a batch is looked up at once."""
         key = (device, dtype)
         if key not in self._tables:
-            alpha, sigma = self.alphas_cumprod.sqrt(), (1 - self.alphas_cumprod).sqrt()
-            self._tables[key] = (alpha.to(*key), sigma.to(*key))
+            alphas_cumprod = self.alphas_cumprod
+            rows = (alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), betas_of(alphas_cumprod))
+            self._tables[key] = torch.stack(rows).to(*key)
         return self._tables[key]
 
     def from_unit(self, u: Tensor) -> Tensor:
@@ -94,10 +110,10 @@ class DiscreteSchedule(Schedule):
         return t / self.num_timesteps
 
     def unit_at(self, ratio: Tensor) -> Tensor:
-        alpha, sigma = self._table(ratio.device, ratio.dtype)
-        levels, level = sigma.log() - alpha.log(), ratio.log()
-        above = torch.searchsorted(levels, level).clamp(1, self.num_timesteps - 1)
-        below_is_nearer = level - levels[above - 1] < levels[above] - level
+        alpha, sigma, _ = self._table(ratio.device, ratio.dtype)
+        log_ratios, log_ratio = sigma.log() - alpha.log(), ratio.log()
+        above = torch.searchsorted(log_ratios, log_ratio).clamp(1, self.num_timesteps - 1)
+        below_is_nearer = log_ratio - log_ratios[above - 1] < log_ratios[above] - log_ratio
         # The middle of the step's share of the unit interval, from which `from_unit` finds it again.
         return (above - below_is_nearer.long() + 0.5) / self.num_timesteps
 
@@ -120,22 +136,45 @@ def _rescale_to_zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
 @SCHEDULES.register("linear")
 @dataclass(frozen=True, kw_only=True)
 class Linear(DiscreteSchedule):
-    """beta linear in t (Ho et al. 2020); the Debias paper's schedule."""
+    """beta linear in t from beta_start to beta_end (Ho et al. 2020); the Debias paper's schedule.
+
+    The two ends are stated for 1000 timesteps. `beta_range` says what they are for another number T of them: `adm`
+    multiplies both by 1000 / T, so that the noise at the last timestep stays what it is, as ADM, DiT, Min-SNR and
+    Debias do; `diffusers` takes them as they are.
+    """
 
     beta_start: Beta = 1e-4
     beta_end: Beta = 0.02
+    beta_range: Literal["adm", "diffusers"] = "adm"
+
+    def __post_init__(self) -> None:
+        if self.ends()[1] >= 1:
+            raise UserError(
+                f"beta_end {self.beta_end} is multiplied by 1000 / {self.num_timesteps}, for so many timesteps, and "
+                f"a beta must be below 1; choose num_timesteps above {1000 * self.beta_end:g}, a smaller beta_end, or "
+                f"beta_range diffusers, which leaves it as it is"
+            )
+
+    def ends(self) -> tuple[float, float]:
+        """The first and the last beta of the table."""
+        scale = 1000 / self.num_timesteps if self.beta_range == "adm" else 1.0
+        return scale * self.beta_start, scale * self.beta_end
 
     def betas(self) -> Tensor:
-        return torch.linspace(self.beta_start, self.beta_end, self.num_timesteps, dtype=torch.float64)
+        return torch.linspace(*self.ends(), self.num_timesteps, dtype=torch.float64)
 
 
 @SCHEDULES.register("scaled_linear")
 @dataclass(frozen=True, kw_only=True)
 class ScaledLinear(DiscreteSchedule):
-    """sqrt(beta) linear in t (Stable Diffusion, Rombach et al. 2022)."""
+    """sqrt(beta) linear in t between the roots of its two ends (Stable Diffusion, Rombach et al. 2022)."""
 
     beta_start: Beta = 0.00085
     beta_end: Beta = 0.012
+
+    def ends(self) -> tuple[float, float]:
+        """The first and the last beta of the table."""
+        return self.beta_start, self.beta_end
 
     def betas(self) -> Tensor:
         root = torch.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps, dtype=torch.float64)
@@ -180,8 +219,7 @@ class Table(DiscreteSchedule):
         object.__setattr__(self, "num_timesteps", len(self.table))
 
     def betas(self) -> Tensor:
-        alphas_cumprod = torch.tensor(self.table, dtype=torch.float64)
-        return 1 - alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+        return betas_of(torch.tensor(self.table, dtype=torch.float64))
 
 
 @SCHEDULES.register("flow")
@@ -197,9 +235,9 @@ class Flow(Schedule):
     def _sigma(self, t: Tensor) -> Tensor:
         return self.shift * t / (1 + (self.shift - 1) * t)
 
-    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         sigma = self._sigma(t.to(dtype))
-        return 1 - sigma, sigma
+        return NoiseLevel(1 - sigma, sigma)
 
     def from_unit(self, u: Tensor) -> Tensor:
         return u
@@ -242,10 +280,10 @@ class EdmLevels(Schedule):
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
         return low + (high - low) * t
 
-    def alpha_sigma(self, t: Tensor, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         ratio = self._log_ratio(t.to(dtype)).exp()
         alpha = torch.rsqrt(1 + ratio**2)
-        return alpha, ratio * alpha
+        return NoiseLevel(alpha, ratio * alpha)
 
     def from_unit(self, u: Tensor) -> Tensor:
         return u

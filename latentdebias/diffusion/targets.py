@@ -5,6 +5,9 @@ With z = alpha x0 + sigma eps and det = alpha b - sigma a:
     x0 = (b z - sigma y) / det        eps = (alpha y - a z) / det
 
 and at a fixed z a squared error in y is (det / sigma)^2 times that in x0, (det / alpha)^2 times that in eps.
+
+Each function takes the noise level as tensors that multiply x0, eps, y and z: `()` for one level, or
+`NoiseLevel.over_batch` for a level of each row.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +17,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.registry import Registry
 
 
@@ -21,36 +25,39 @@ class Target(ABC):
     """What the network predicts, as the pair of coefficients (a, b) of y = a x0 + b eps."""
 
     @abstractmethod
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) at a noise level; shapes as given."""
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        """(a, b) at a noise level, each in the shape of `level.alpha`."""
 
-    def det(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """alpha b - sigma a: zero exactly where y says nothing about x0 or eps beyond z."""
-        a, b = self.coefficients(alpha, sigma)
-        return alpha * b - sigma * a
+    def det(self, level: NoiseLevel) -> Tensor:
+        """alpha b - sigma a: zero exactly where y says nothing about x0 or eps beyond z; in the shape of alpha."""
+        a, b = self.coefficients(level)
+        return level.alpha * b - level.sigma * a
 
-    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What z is multiplied by before the network sees it; shapes as given."""
-        return torch.ones_like(alpha)
+    def input_scale(self, level: NoiseLevel) -> Tensor:
+        """What z is multiplied by before the network sees it, in the shape of `level.alpha`."""
+        return torch.ones_like(level.alpha)
 
-    def of(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        a, b = self.coefficients(alpha, sigma)
+    def of(self, x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:
+        """y = a x0 + b eps: `(B, ...)` -> `(B, ...)`."""
+        a, b = self.coefficients(level)
         return a * x0 + b * eps
 
-    def to_x0(self, y: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        _, b = self.coefficients(alpha, sigma)
-        return (b * z - sigma * y) / self.det(alpha, sigma)
+    def to_x0(self, y: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
+        """The x0 that prediction y at z means: `(B, ...)` -> `(B, ...)`."""
+        _, b = self.coefficients(level)
+        return (b * z - level.sigma * y) / self.det(level)
 
-    def to_eps(self, y: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        a, _ = self.coefficients(alpha, sigma)
-        return (alpha * y - a * z) / self.det(alpha, sigma)
+    def to_eps(self, y: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
+        """The eps that prediction y at z means: `(B, ...)` -> `(B, ...)`."""
+        a, _ = self.coefficients(level)
+        return (level.alpha * y - a * z) / self.det(level)
 
-    def convert(self, y: Tensor, z: Tensor, alpha: Tensor, sigma: Tensor, to: "Target") -> Tensor:
-        """The same prediction as target `to` would state it; y itself where that is this target."""
+    def convert(self, y: Tensor, z: Tensor, level: NoiseLevel, to: "Target") -> Tensor:
+        """Prediction y at z, stated as target `to`; y itself where that is this target: `(B, ...)` -> `(B, ...)`."""
         if to == self:
             return y
-        a, b = to.coefficients(alpha, sigma)
-        return a * self.to_x0(y, z, alpha, sigma) + b * self.to_eps(y, z, alpha, sigma)
+        a, b = to.coefficients(level)
+        return a * self.to_x0(y, z, level) + b * self.to_eps(y, z, level)
 
 
 TARGETS: Registry[Target] = Registry("target")
@@ -61,8 +68,8 @@ TARGETS: Registry[Target] = Registry("target")
 class Eps(Target):
     """The noise (Ho et al. 2020)."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(alpha), torch.ones_like(alpha)
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(level.alpha), torch.ones_like(level.alpha)
 
 
 @TARGETS.register("x0")
@@ -70,17 +77,17 @@ class Eps(Target):
 class X0(Target):
     """The clean latent (Min-SNR, eq. 5)."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.ones_like(alpha), torch.zeros_like(alpha)
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(level.alpha), torch.zeros_like(level.alpha)
 
 
 @TARGETS.register("v")
 @dataclass(frozen=True)
 class V(Target):
-    """v = alpha eps - sigma x0 (Salimans & Ho 2022), with the sign that both papers use."""
+    """v = alpha eps - sigma x0 (Salimans & Ho 2022), with the sign that Min-SNR and Debias use."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return -sigma, alpha
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return -level.sigma, level.alpha
 
 
 @TARGETS.register("flow")
@@ -88,8 +95,8 @@ class V(Target):
 class FlowVelocity(Target):
     """eps - x0, the velocity of the linear path (Lipman et al. 2023, Liu et al. 2023)."""
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        return -torch.ones_like(alpha), torch.ones_like(alpha)
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)
 
 
 @TARGETS.register("edm")
@@ -106,9 +113,9 @@ class Edm(Target):
 
     sigma_data: PositiveFloat = 0.5
 
-    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        scale = self.input_scale(alpha, sigma)
-        return sigma * scale / self.sigma_data, -self.sigma_data * alpha * scale
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        scale = self.input_scale(level)
+        return level.sigma * scale / self.sigma_data, -self.sigma_data * level.alpha * scale
 
-    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        return torch.rsqrt(sigma**2 + (self.sigma_data * alpha) ** 2)
+    def input_scale(self, level: NoiseLevel) -> Tensor:
+        return torch.rsqrt(level.sigma**2 + (self.sigma_data * level.alpha) ** 2)

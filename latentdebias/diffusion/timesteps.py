@@ -12,14 +12,17 @@ from latentdebias.registry import Registry
 
 
 class TimestepSampler(ABC):
-    """A map from independent uniforms to positions on the schedule.
+    """A map from independent uniform numbers to positions on the schedule, 0 data to 1 noise.
 
-    It sees each row's place in the whole (global) batch, so that a sampler may spread its rows over all ranks.
+    A timestep sampler is told each row's number in the global batch, so that it may spread rows evenly over all ranks.
     """
 
     @abstractmethod
     def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
-        """Positions in [0, 1] on `schedule` for uniforms `u` `(B,)` of the rows numbered `row` `(B,)` of `rows`."""
+        """Positions `(B,)` in [0, 1] on `schedule`, from uniforms `u` `(B,)` in [0, 1).
+
+        The rows have the numbers `row` `(B,)` in a global batch of `rows`.
+        """
 
 
 TIMESTEP_SAMPLERS: Registry[TimestepSampler] = Registry("timestep sampler")
@@ -28,7 +31,7 @@ TIMESTEP_SAMPLERS: Registry[TimestepSampler] = Registry("timestep sampler")
 @TIMESTEP_SAMPLERS.register("uniform")
 @dataclass(frozen=True)
 class Uniform(TimestepSampler):
-    """Every timestep alike."""
+    """Every timestep is drawn alike."""
 
     def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
         return u
@@ -46,7 +49,7 @@ class Stratified(TimestepSampler):
 @TIMESTEP_SAMPLERS.register("logit_normal")
 @dataclass(frozen=True)
 class LogitNormal(TimestepSampler):
-    """sigmoid of a normal variable: more training in the middle (Esser et al. 2024, eq. 19)."""
+    """Positions are the sigmoid of a normal variable, so most training is in the middle (Esser et al. 2024, eq. 19)."""
 
     mean: float = 0.0
     std: PositiveFloat = 1.0

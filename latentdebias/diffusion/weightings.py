@@ -15,48 +15,19 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
+from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.errors import UserError
 from latentdebias.registry import Registry
 
-# SNR is kept inside these bounds, so that a limit such as SNR * 1/sqrt(SNR) -> 0 comes out as a number.
-SMALLEST_ALPHA = 1e-12
-SMALLEST_SIGMA = 1e-12
-
-
-@dataclass(frozen=True)
-class NoiseLevel:
-    """alpha and sigma `(B,)`, and the forward step's variance beta `(B,)` where the schedule is discrete."""
-
-    alpha: Tensor
-    sigma: Tensor
-    beta: Tensor | None = None
-
-    @property
-    def snr(self) -> Tensor:
-        """alpha^2 / sigma^2."""
-        return (self.alpha / self.sigma) ** 2
-
-
-def noise_level(alpha: Tensor, sigma: Tensor) -> NoiseLevel:
-    """A noise level with both ends kept off zero."""
-    return NoiseLevel(alpha.clamp(min=SMALLEST_ALPHA), sigma.clamp(min=SMALLEST_SIGMA))
-
-
-def noise_levels_of_table(alpha: Tensor, sigma: Tensor) -> NoiseLevel:
-    """The levels of a whole discrete schedule `(T,)`, with its betas."""
-    level = noise_level(alpha, sigma)
-    alphas_cumprod = level.alpha**2
-    previous = torch.cat([torch.ones_like(alphas_cumprod[:1]), alphas_cumprod[:-1]])
-    return NoiseLevel(level.alpha, level.sigma, beta=1 - alphas_cumprod / previous)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Weighting(ABC):
-    """A loss weighting.
+    """A weight on the squared error, as a function of the noise level.
 
-    `space` is the space that the formula is stated in ("target": whatever the network predicts); `max_weight` caps
-    the weight in the target's space; `normalize: mean` scales it so that its mean over the timestep sampler is 1.
+    `space` is the target whose squared error the formula multiplies ("target": whatever the network predicts);
+    `max_weight` caps the weight in the space of the network's own target; `normalize: mean` scales the weight so that
+    its mean over the timestep sampler is 1.
     """
 
     space: str = "target"
@@ -65,14 +36,15 @@ class Weighting(ABC):
 
     @abstractmethod
     def weight(self, level: NoiseLevel) -> Tensor:
-        """w in `space`: `(B,)`."""
+        """The weight w on the squared error in `space` at levels kept inside by `NoiseLevel.inside`: `(B,)`."""
 
     def weight_of_target(self, target: Target, level: NoiseLevel) -> Tensor:
-        """w in the space of `target`, capped at `max_weight`: `(B,)`."""
+        """The weight on the squared error of `target`, capped at `max_weight`: `(B,)`, in the dtype of the level."""
+        level = level.inside()
         weight = self.weight(level)
         if self.space != "target":
             stated = TARGETS.build(self.space)
-            ratio = stated.det(level.alpha, level.sigma) / target.det(level.alpha, level.sigma)
+            ratio = stated.det(level) / target.det(level)
             weight = weight * ratio**2
         return weight if self.max_weight is None else weight.clamp(max=self.max_weight)
 

@@ -16,13 +16,14 @@ from latentdebias.autoencoders import AutoencoderIdentity, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.spec_versions import of_version_1
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError, command
 from latentdebias.files import publish, published_folder, sha256_of
 from latentdebias.registry import load_plugins, plain, validate
 from latentdebias.sampling import Network
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG = "config.yaml"
 WEIGHTS = "model.safetensors"
 
@@ -100,8 +101,17 @@ def write_model_config(path: Path, config: ModelConfig) -> None:
 
 
 def read_model_config(path: Path) -> ModelConfig:
-    """The config at `path`; `UserError` where it is missing, damaged, or has other keys."""
-    return validate(ModelConfig, _read_yaml(path), str(path))
+    """The config at `path`, of any format version so far; `UserError` for one that is missing, damaged or newer."""
+    values = _read_yaml(path)
+    version = values.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {version}, and this version of latentdebias reads 1 to {FORMAT_VERSION}; "
+            f"install a newer version of latentdebias."
+        )
+    if version == 1 and isinstance(values.get("diffusion"), Mapping):
+        values |= {"format_version": FORMAT_VERSION, "diffusion": of_version_1(values["diffusion"])}
+    return validate(ModelConfig, values, str(path))
 
 
 def load_model(directory: Path | str, device: torch.device | str = "cpu") -> LoadedModel:

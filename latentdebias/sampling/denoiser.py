@@ -1,4 +1,4 @@
-"""What a network takes for x0, whatever its target; and the noise that a sampler adds."""
+"""What a sampler is given: a network's estimates of x0, whatever its target, and noise."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from torch import Tensor
 from latentdebias.diffusion import Diffusion
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`predict(z, t, labels)`: z `(B, C, H, W)`, one timestep t of the schedule, on the CPU, labels `(B,)` -> output."""
+"""`predict(z, t, labels)`: z `(B, C, H, W)`, one timestep t `()` on the CPU, labels `(B,)` -> the network's output."""
 Observe = Callable[[Tensor, Tensor, int], None]
-"""`observe(x0, t, step)`: told of every estimate x0 `(B, ...)` fp64 that a sampler is given."""
+"""`observe(x0, t, step)`: called with every estimate x0 `(B, ...)` fp64 at timestep t `()` in step number `step`."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """x0 `(B, ...)` fp64, and the values `(B, ...)` of a learned variance."""
+    """A network's estimate x0 `(B, ...)` fp64, and its values `(B, ...)` of the variance where it has learned them."""
 
     x0: Tensor
     variance: Tensor | None = None
@@ -53,8 +53,8 @@ class Denoiser:
             return Estimate(z)
         self.calls += 1
         prediction, values = self.diffusion.variance.split(self.predict(z, t, self.labels), z)
-        scales = self.diffusion.schedule.alpha_sigma(t, torch.float64)
-        return Estimate(self.diffusion.target.to_x0(prediction.double(), z, *scales), values)
+        level = self.diffusion.schedule.level(t, torch.float64)
+        return Estimate(self.diffusion.target.to_x0(prediction.double(), z, level), values)
 
 
 class Noise:

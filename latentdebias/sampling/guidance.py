@@ -44,8 +44,8 @@ class Guided:
             return strong, weak[:, : z.shape[1]]
         known = labels if self.null_class else None
         weak, _ = self.weaker.diffusion.variance.split(self.weaker(z, t, known), z)
-        scales = self.network.diffusion.schedule.alpha_sigma(t, torch.float64)
-        weak = self.weaker.diffusion.target.convert(weak, z, *scales, to=self.network.diffusion.target)
+        level = self.network.diffusion.schedule.level(t, torch.float64)
+        weak = self.weaker.diffusion.target.convert(weak, z, level, to=self.network.diffusion.target)
         return self.network(z, t, known), weak.float()
 
     def _combine(self, output: Tensor, weak: Tensor, guidance: float, channels: int) -> Tensor:

@@ -1,7 +1,8 @@
-"""Solvers with one network call a step, by diffusers' schedulers: each is handed x0 at exactly our noise levels.
+"""Solvers with one network call a step that keep a history of estimates of x0.
 
-A scheduler's own levels come from a table in fp32 and, on the flow path, whole timesteps; ours replace them. So one
-scheduler serves every schedule that preserves variance, and one the flow path.
+DPM-Solver++ 2M and UniPC are steps of diffusers' schedulers. The noise levels that such a scheduler computes itself
+come from a table in fp32 and, on the flow path, from whole timesteps, so those of the model's schedule replace them.
+One scheduler then serves every schedule that preserves variance, and one the flow path.
 """
 
 import math
@@ -26,7 +27,7 @@ SMALLEST_ALPHA = 2.0**-12
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep(Sampler):
-    """A diffusers scheduler that takes x0 and keeps a history of it."""
+    """A solver whose steps are those of a diffusers scheduler."""
 
     spacing: Spacing = "trailing"
 
@@ -37,8 +38,8 @@ class Multistep(Sampler):
     def check(self, diffusion: Diffusion, steps: int) -> None:
         super().check(diffusion, steps)
         schedule = diffusion.schedule
-        alpha, sigma = schedule.alpha_sigma(schedule.grid(), torch.float64)
-        if not isinstance(schedule, Flow) and (alpha**2 + sigma**2 - 1).abs().max() > 1e-6:
+        level = schedule.level(schedule.grid(), torch.float64)
+        if not isinstance(schedule, Flow) and (level.alpha**2 + level.sigma**2 - 1).abs().max() > 1e-6:
             raise UserError(
                 f"{type(schedule).__name__} neither preserves variance nor is the flow path, and this sampler needs "
                 f"one of the two; choose sampler ddim, ddpm or heun."
@@ -47,16 +48,16 @@ class Multistep(Sampler):
     def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
         schedule = denoise.diffusion.schedule
         t = visited(schedule, steps, self.spacing)
-        alpha, sigma = schedule.alpha_sigma(t, torch.float64)
-        alpha = alpha.clamp(min=SMALLEST_ALPHA)
+        level = schedule.level(t, torch.float64)
+        alpha = level.alpha.clamp(min=SMALLEST_ALPHA)
         flow = isinstance(schedule, Flow)
         scheduler = self.scheduler(use_flow_sigmas=flow)
         scheduler.set_timesteps(steps)
-        scheduler.sigmas = torch.cat([1 - alpha if flow else sigma / alpha, torch.zeros(1, dtype=torch.float64)])
+        scheduler.sigmas = torch.cat([1 - alpha if flow else level.sigma / alpha, torch.zeros(1, dtype=torch.float64)])
         scheduler.set_begin_index(0)
         z = noise()
-        for i, time in enumerate(scheduler.timesteps):
-            z = scheduler.step(denoise(z, t[i], i).x0, time, z).prev_sample
+        for i, their_t in enumerate(scheduler.timesteps):
+            z = scheduler.step(denoise(z, t[i], i).x0, their_t, z).prev_sample
         return z
 
 
@@ -82,8 +83,9 @@ SAMPLERS.preset("dpmpp_2m", of="dpmpp")
 class DPMSolverPlusPlus3M(Sampler):
     """DPM-Solver++ 3M: third order (Lu et al. 2022), from the exact integral of the parabola through three estimates.
 
-    It is our own: the third-order step of diffusers and of the published code takes half the second derivative for the
-    whole, and is of order 2. Its order needs levels that are even in log SNR; on a table's timesteps 2M does better.
+    It is written out here because the third-order step of diffusers and of the published code takes half the second
+    derivative for the whole, and is of order 2. The third order needs levels evenly spaced in log SNR; on the timesteps
+    of a table dpmpp_2m does better.
     """
 
     spacing: Spacing = "trailing"
@@ -91,17 +93,18 @@ class DPMSolverPlusPlus3M(Sampler):
     def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
         schedule = denoise.diffusion.schedule
         t = visited(schedule, steps, self.spacing)
-        alpha, sigma = schedule.alpha_sigma(t, torch.float64)
+        level = schedule.level(t, torch.float64)
+        alpha, sigma = level.alpha.clamp(min=SMALLEST_ALPHA), level.sigma
         if isinstance(schedule, Flow):
-            sigma = 1 - alpha.clamp(min=SMALLEST_ALPHA)
-        lambda_ = torch.log(alpha.clamp(min=SMALLEST_ALPHA) / sigma)
+            sigma = 1 - alpha
+        lambda_ = torch.log(alpha / sigma)
         h = torch.diff(lambda_).tolist()
         x0s: list[Tensor] = []
         z = noise()
         for i in range(steps - 1):
             x0s = [denoise(z, t[i], i).x0, *x0s[:2]]
             integral = _integral_of_x0(x0s, h[i::-1])
-            z = sigma[i + 1] / sigma[i] * z + alpha[i + 1] * integral
+            z = sigma[i + 1] / sigma[i] * z + level.alpha[i + 1] * integral
         return denoise(z, t[-1], steps - 1).x0
 
 
@@ -127,7 +130,7 @@ def _integral_of_x0(x0s: list[Tensor], h: list[float]) -> Tensor:
 @SAMPLERS.register("unipc")
 @dataclass(frozen=True, kw_only=True)
 class UniPC(Multistep):
-    """UniPC of `order` p, whose corrector makes it accurate to order p + 1 at no further call (Zhao et al. 2023)."""
+    """UniPC of order p, which a corrector makes accurate to order p + 1 with no further call (Zhao et al. 2023)."""
 
     order: Literal[1, 2, 3] = 2
 
@@ -137,28 +140,3 @@ class UniPC(Multistep):
             solver_order=self.order,
             use_flow_sigmas=use_flow_sigmas,
         )
-
-
-@SAMPLERS.register("euler")
-@dataclass(frozen=True)
-class Euler(Sampler):
-    """Euler's method on the flow path; our own line, for diffusers' step rounds the state to fp32."""
-
-    def check(self, diffusion: Diffusion, steps: int) -> None:
-        super().check(diffusion, steps)
-        if not isinstance(diffusion.schedule, Flow):
-            raise UserError(
-                "Sampler 'euler' integrates the velocity of the flow path, and this model has another schedule; "
-                "choose sampler ddim, which is Euler's method there."
-            )
-
-    def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
-        schedule = denoise.diffusion.schedule
-        t = visited(schedule, steps)
-        sigma = schedule.alpha_sigma(t, torch.float64)[1]
-        ends = [*sigma.tolist(), 0.0]
-        z = noise()
-        for i in range(steps):
-            velocity = (z - denoise(z, t[i], i).x0) / ends[i]
-            z = z + (ends[i + 1] - ends[i]) * velocity
-        return z

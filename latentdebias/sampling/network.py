@@ -18,6 +18,6 @@ class Network:
     def __call__(self, z: Tensor, t: Tensor, labels: Tensor | None) -> Tensor:
         """z `(B, C, H, W)` at timestep t `()` on the CPU -> the network's own output, fp32."""
         schedule = self.diffusion.schedule
-        scale = self.diffusion.target.input_scale(*schedule.alpha_sigma(t, torch.float64))
+        scale = self.diffusion.target.input_scale(schedule.level(t, torch.float64))
         time = torch.full((len(z),), float(schedule.model_time(t)), device=z.device)
         return self.backbone((scale * z).float(), time, labels).float()

@@ -1,4 +1,4 @@
-"""What a sampler is; the samplers themselves are in `ancestral`, `heun` and `multistep`."""
+"""The interface of samplers and their registry; the samplers themselves are in `ancestral`, `heun` and `multistep`."""
 
 from abc import ABC, abstractmethod
 
@@ -12,18 +12,18 @@ from latentdebias.sampling.denoiser import Denoiser, Noise
 
 
 class Sampler(ABC):
-    """A way to integrate from noise to data."""
+    """A method of integrating from noise to data."""
 
     @abstractmethod
     def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
-        """From noise to x0 `(B, ...)`, fp64, in `steps` steps."""
+        """Images x0 `(B, ...)`, fp64, drawn in `steps` steps from noise that `noise()` gives."""
 
     def nfe(self, steps: int) -> int:
-        """Network calls of `steps` steps, a guided one counted as one."""
+        """The number of network calls in `steps` steps, a guided call counted as one."""
         return steps
 
     def adds_noise(self) -> bool:
-        """Whether noise is added after the first."""
+        """Whether noise is added on the way, after that from which the trajectory starts."""
         return False
 
     def check(self, diffusion: Diffusion, steps: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.models.ema_profiles import beta, gamma_of, name_of_std
+from latentdebias.registry import option
 
 # The weights themselves, where the name of an average is asked for.
 NONE = "none"
@@ -56,9 +57,13 @@ class EMAOptions:
     Raises `UserError` where there is no average, one twice, or a width out of range.
     """
 
-    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = (0.9999,)
-    stds: tuple[float, ...] = ()
-    snapshot_every: NonNegativeInt = 0
+    decays: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = option((0.9999,), "constant decays")
+    stds: tuple[float, ...] = option(
+        (), "relative widths of power-function averages, 0.001 to 0.288, such as [0.05, 0.1]"
+    )
+    snapshot_every: NonNegativeInt = option(
+        0, "steps between snapshots of the stds, for the command ema; 0: none", on_resume="free"
+    )
 
     def __post_init__(self) -> None:
         names = self.names()

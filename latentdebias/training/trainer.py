@@ -10,6 +10,7 @@ from latentdebias.backbones.blocks import Where
 from latentdebias.backbones.spec import Precision
 from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
+from latentdebias.registry import option
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine
 from latentdebias.training.lr_schedules import LRSchedule
@@ -18,28 +19,48 @@ from latentdebias.training.monitor.loss_meter import LossMeter
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """The `training` section of a run config; `batch_size` is global, `grad_clip` 0 does not clip."""
+    """The `training` section of a run config."""
 
-    steps: PositiveInt
-    batch_size: PositiveInt
-    micro_batch_size: PositiveInt | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precision: Precision = "bf16"
-    activation_checkpointing: Where = "none"
-    compile: Where = "none"
-    grad_clip: NonNegativeFloat = 1.0
-    log_every: PositiveInt = 100
-    checkpoint_every: PositiveInt = 10_000
-    keep_checkpoints: PositiveInt = 2
-    keep_every: NonNegativeInt = 0
-    may_change: tuple[str, ...] = ()
-    max_skipped: PositiveInt = 20
-    sample_every: NonNegativeInt = 0
-    export_every: NonNegativeInt = 0
-    stop_within: NonNegativeFloat = 25.0
-    hang_timeout: NonNegativeFloat = 1800.0
-    peak_tflops: PositiveFloat | None = None
-    wandb_project: str | None = None
+    steps: PositiveInt = option(400_000, "", on_resume="free")
+    batch_size: PositiveInt = option(256, "global")
+    micro_batch_size: PositiveInt | None = option(
+        None, "a rank's share of one backward; null: the whole batch in one", on_resume="free"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "")
+    precision: Precision = option("bf16", "bf16 (autocast, fp32 weights) | fp32")
+    activation_checkpointing: Where = option(
+        "none", "none | blocks: each block's forward runs again in the backward, to save memory", on_resume="free"
+    )
+    compile: Where = option("none", "none | blocks: torch.compile, block by block", on_resume="free")
+    grad_clip: NonNegativeFloat = option(1.0, "0: off")
+    log_every: PositiveInt = option(100, "", on_resume="free")
+    checkpoint_every: PositiveInt = option(10_000, "", on_resume="free")
+    keep_checkpoints: PositiveInt = option(2, "the newest ones", on_resume="free")
+    keep_every: NonNegativeInt = option(0, "and those of every so many steps; 0: none beside", on_resume="free")
+    may_change: tuple[str, ...] = option(
+        (), "settings that may differ from the checkpoint's, such as [optimizer.lr]", on_resume="free"
+    )
+    max_skipped: PositiveInt = option(
+        20,
+        "an update with a gradient that is not finite is skipped; end after so many in a row",
+        on_resume="free",
+    )
+    sample_every: NonNegativeInt = option(0, "a grid in samples/ every so many steps; 0: never", on_resume="free")
+    export_every: NonNegativeInt = option(
+        0, "the model directory is always written at the end; 0: only there", on_resume="free"
+    )
+    peak_tflops: PositiveFloat | None = option(
+        None,
+        "a rank's peak, for model FLOP utilisation; null: of the data sheet, or measured",
+        on_resume="free",
+    )
+    wandb_project: str | None = option(None, "log to Weights & Biases as well; needs the extra wandb", on_resume="free")
+    stop_within: NonNegativeFloat = option(
+        25.0, "seconds from a signal to the checkpoint, or the process ends without; 0: no limit", on_resume="free"
+    )
+    hang_timeout: NonNegativeFloat = option(
+        1800.0, "seconds without a step after which the watchdog ends the process; 0: never", on_resume="free"
+    )
 
 
 @dataclass

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from latentdebias.batches import open_training_set
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import plan_batches
 from latentdebias.errors import UserError
+from latentdebias.registry import validate
 from latentdebias.shards.reader import LatentShards
 
 CPU = torch.device("cpu")
@@ -32,8 +32,8 @@ class Batches(LatentBatches):
 @pytest.fixture
 def batches(digit_shards):
     def build(rank=0, world_size=1, batch_size=8, micro=None, seed=0, **options):
-        data = DataOptions(shards=str(digit_shards), **options)
-        shards = open_training_set(data)
+        data = validate(DataOptions, {"shards": str(digit_shards), **options}, "the test")
+        shards = data.reader.open(data)
         normalization = LatentNormalization.of_manifest(shards.manifest, "channel")
         return Batches(shards, plan_batches(seed, batch_size, micro, rank, world_size), data, normalization)
 

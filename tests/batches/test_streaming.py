@@ -10,11 +10,11 @@ from shard_fixtures import write_images
 from streams import SMALL, everything, numbers_trained, read_all, read_rows
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.batches import open_training_set
 from latentdebias.batches.lanes import Lane
 from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
+from latentdebias.batches.order import BlockShuffle
 from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.streaming import StreamedSet, StreamingReader
 from latentdebias.errors import UserError
@@ -55,7 +55,7 @@ def test_a_resumed_rank_fetches_the_shards_that_it_trains_next_and_no_others(sma
 
 def batches(url, plan, **options):
     data = DataOptions(shards=str(url), reader=SMALL, **options)
-    shards = open_training_set(data)
+    shards = data.reader.open(data)
     return LatentBatches(shards, plan, data, LatentNormalization.of_manifest(shards.manifest, "channel"))
 
 
@@ -77,9 +77,9 @@ def test_draws_are_those_of_the_indexed_reader(small_set):
     data = DataOptions(shards=str(small_set), flip=True)
     here, there = (
         list(
-            LatentBatches(open_training_set(each), plan, each, LatentNormalization((0.0,) * 4, (1.0,) * 4)).of(range(3))
+            LatentBatches(each.reader.open(each), plan, each, LatentNormalization((0.0,) * 4, (1.0,) * 4)).of(range(3))
         )
-        for each in (data, replace(data, reader="streaming"))
+        for each in (data, replace(data, reader=StreamingReader()))
     )
     for left, right in zip(here, there, strict=True):
         assert torch.equal(left.eps, right.eps)
@@ -95,7 +95,7 @@ def test_a_checkpoint_is_told_the_reader_and_the_ranks(small_set):
 
 def test_the_order_of_the_other_reader_is_refused(small_set):
     with pytest.raises(UserError, match=r"data\.order=shuffle"):
-        open_training_set(DataOptions(shards=str(small_set), reader="streaming", order="blocks"))
+        SMALL.open(DataOptions(shards=str(small_set), reader=SMALL, order=BlockShuffle()))
 
 
 def test_mirrored_views_that_a_set_lacks_are_refused(encode):

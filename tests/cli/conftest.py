@@ -67,5 +67,5 @@ def model_dir(digit_shards, process_group, tmp_path_factory) -> Path:
     settings = {"run_dir": run_dir, "data.shards": digit_shards, "model.width": 32, "model.depth": 2, "model.heads": 2}
     steps = {"training.steps": 60, "training.batch_size": 32, "training.sample_every": 0}
     config = load_config("digits_debias.yaml", [f"{key}={value}" for key, value in {**settings, **steps}.items()])
-    Run(config, prepare(config)).train()
+    Run(prepare(config)).train()
     return run_dir / "model"

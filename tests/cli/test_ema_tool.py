@@ -15,7 +15,7 @@ from latentdebias.run import Run
 def run(small_run, process_group):
     averages = ["ema.stds=[0.05,0.1]", "ema.snapshot_every=2", "training.steps=8", "training.sample_every=0"]
     config = load_config("digits_debias.yaml", [*small_run, *averages])
-    run = Run(config, prepare(config))
+    run = Run(prepare(config))
     run.train()
     return run
 

@@ -50,7 +50,7 @@ def check_fine_tuning_starts_there(model_dir, small_run, weights, name):
     sizes = [f"model.{key}={value}" for key, value in {**SIZES, "patch_size": 2}.items()]
     changes = [f"diffusion.variance={variance}", "training.steps=1", f"init_from={model_dir}"]
     config = load_config("digits_debias.yaml", [f"model.name={name}", *small_run, *sizes, *changes])
-    run = Run(config, prepare(config))
+    run = Run(prepare(config))
     started = run.zero_state.gathered_weights()
     for key, weight in started.items():
         torch.testing.assert_close(weight, weights[key], msg=key)

@@ -94,7 +94,7 @@ def test_every_stage_trains_alike_on_two_ranks_and_on_one(trained_on_two_ranks, 
 
 def train_here(*overrides):
     config = load_config("digits_debias.yaml", overrides)
-    Run(config, prepare(config)).train()
+    Run(prepare(config)).train()
 
 
 def resumes_on_one_rank(folder, small_run, another_stage):

@@ -17,7 +17,7 @@ runs["parts"] = [*accumulated, "training.steps=2"]
 start_distributed()
 for name, changes in runs.items():
     config = load_config("digits_debias.yaml", [*overrides, f"run_dir={folder}/{name}", *changes])
-    Run(config, prepare(config)).train()
+    Run(prepare(config)).train()
 config = load_config("digits_debias.yaml", [*overrides, f"run_dir={folder}/parts", *accumulated])
-Run(config, prepare(config)).train()
+Run(prepare(config)).train()
 stop_distributed()

@@ -32,20 +32,18 @@ def karras_denoiser(x, s, c_noise):
 )
 def test_the_denoiser_is_the_one_of_the_paper(schedule, t):
     d = Diffusion(schedule, {"name": "edm", "sigma_data": SIGMA_DATA})
-    alpha, sigma = d.schedule.alpha_sigma(t, torch.float64)
+    level = d.schedule.level(t, torch.float64)
     x = torch.randn(len(t), 2, 3, 3, dtype=torch.float64) * 3
-    z = alpha.view(-1, 1, 1, 1) * x
+    z = level.alpha.view(-1, 1, 1, 1) * x
     y = network(d.model_input(z, t), d.model_time(t))
-    torch.testing.assert_close(
-        d.to_x0(y, z, t), karras_denoiser(x, sigma / alpha, d.model_time(t)), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(d.to_x0(y, z, t), karras_denoiser(x, level.ratio, d.model_time(t)), rtol=1e-6, atol=1e-6)
 
 
 def test_the_edm_schedule_tells_the_network_c_noise_and_spans_the_papers_levels():
     d, t = Diffusion("edm", "edm"), torch.linspace(0, 1, 9, dtype=torch.float64)
-    alpha, sigma = d.schedule.alpha_sigma(t, torch.float64)
-    torch.testing.assert_close(d.model_time(t), (sigma / alpha).log() / 4)
-    torch.testing.assert_close((sigma / alpha)[[0, -1]], torch.tensor([0.002, 80.0], dtype=torch.float64))
+    level = d.schedule.level(t, torch.float64)
+    torch.testing.assert_close(d.model_time(t), level.ratio.log() / 4)
+    torch.testing.assert_close(level.ratio[[0, -1]], torch.tensor([0.002, 80.0], dtype=torch.float64))
 
 
 def test_the_training_target_is_f_and_sees_the_scaled_input():

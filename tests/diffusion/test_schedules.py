@@ -1,9 +1,11 @@
 import diffusers
+import numpy as np
 import pytest
 import torch
 
 from latentdebias import Diffusion
 from latentdebias.diffusion import SCHEDULES
+from latentdebias.errors import UserError
 
 DIFFUSERS_NAMES = {
     "linear": {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02},
@@ -32,9 +34,9 @@ def test_v_target_equals_diffusers_velocity():
 
 @pytest.mark.parametrize("name", DISCRETE)
 def test_discrete_schedules_preserve_variance_and_lose_signal(name):
-    alpha, sigma = SCHEDULES.build(name).alpha_sigma(torch.arange(1000), torch.float64)
-    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1000, dtype=torch.float64))
-    assert (alpha.diff() < 0).all()
+    level = SCHEDULES.build(name).level(torch.arange(1000), torch.float64)
+    torch.testing.assert_close(level.alpha**2 + level.sigma**2, torch.ones(1000, dtype=torch.float64))
+    assert (level.alpha.diff() < 0).all()
 
 
 @pytest.mark.parametrize("name", DISCRETE)
@@ -54,6 +56,41 @@ def test_quoted_snr_ranges(name, highest, lowest):
 def test_linear_starts_at_sigma_0_01():
     """Min-SNR's EDM sampler has 1001 betas there, hence 0.01095."""
     assert Diffusion("linear").sigma(torch.tensor([0])).item() == pytest.approx(0.0100, abs=1e-6)
+
+
+@pytest.mark.parametrize("num_timesteps", [100, 250, 1000, 4000])
+def test_linear_scales_its_betas_to_the_number_of_timesteps_as_adm_does(num_timesteps):
+    """ADM's get_named_beta_schedule: both ends times 1000 / T, so the noise ends where it ends at T = 1000."""
+    schedule = SCHEDULES.build({"name": "linear", "num_timesteps": num_timesteps})
+    betas = np.linspace(1000 / num_timesteps * 1e-4, 1000 / num_timesteps * 0.02, num_timesteps)
+    torch.testing.assert_close(schedule.betas(), torch.from_numpy(betas), rtol=1e-12, atol=0)
+    assert 1e-5 < schedule.alphas_cumprod[-1] < 5e-5
+
+
+def test_at_1000_timesteps_the_range_of_the_betas_makes_no_difference():
+    adm, theirs = (SCHEDULES.build({"name": "linear", "beta_range": each}) for each in ("adm", "diffusers"))
+    assert adm.betas().equal(theirs.betas())
+
+
+def test_the_range_of_diffusers_is_that_of_its_schedulers():
+    ours = Diffusion({"name": "linear", "num_timesteps": 250, "beta_range": "diffusers"})
+    theirs = diffusers.DDPMScheduler(num_train_timesteps=250)
+    torch.testing.assert_close(ours.schedule.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=1e-5, atol=0)
+    read = Diffusion.from_diffusers(theirs)
+    torch.testing.assert_close(read.schedule.alphas_cumprod.float(), theirs.alphas_cumprod, rtol=1e-6, atol=0)
+
+
+def test_betas_that_reach_one_are_refused():
+    with pytest.raises(UserError, match="num_timesteps above 20"):
+        SCHEDULES.build({"name": "linear", "num_timesteps": 20})
+    assert SCHEDULES.build({"name": "linear", "num_timesteps": 20, "beta_range": "diffusers"}).betas()[-1] == 0.02
+
+
+@pytest.mark.parametrize("spec", [*DISCRETE, {"name": "linear", "zero_terminal_snr": True}], ids=str)
+def test_the_betas_of_the_levels_multiply_to_alphas_cumprod(spec):
+    schedule = SCHEDULES.build(spec)
+    level = schedule.level(schedule.grid(), torch.float64)
+    torch.testing.assert_close(torch.cumprod(1 - level.beta, 0), level.alpha**2)
 
 
 def test_flow_is_the_straight_path_with_the_shift_of_sd3():
@@ -106,8 +143,8 @@ def test_from_diffusers_survives_its_own_spec():
 def test_the_position_of_a_noise_level_is_found_again(spec):
     schedule = SCHEDULES.build(spec)
     t = schedule.from_unit(torch.linspace(0.01, 0.99, 20, dtype=torch.float64))
-    alpha, sigma = schedule.alpha_sigma(t, torch.float64)
-    torch.testing.assert_close(schedule.from_unit(schedule.unit_at(sigma / alpha)), t)
+    ratio = schedule.level(t, torch.float64).ratio
+    torch.testing.assert_close(schedule.from_unit(schedule.unit_at(ratio)), t)
 
 
 @pytest.mark.parametrize("spec", ["linear", {"name": "linear", "zero_terminal_snr": True}])

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from latentdebias import Diffusion
-from latentdebias.diffusion import SCHEDULES, TARGETS
+from latentdebias.diffusion import SCHEDULES, TARGETS, NoiseLevel
 
 SCHEDULE_SPECS = [
     *({"name": name} for name in ("linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm")),
@@ -43,7 +43,7 @@ def test_convert_gives_the_other_target(schedule, target, to):
     x0, eps = torch.randn(5, 2, 3, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
     t = some_timesteps(d, 5)
     z = d.add_noise(x0, eps, t)
-    expected = Diffusion({"name": "linear"}, to).target.of(x0, eps, *d._scales(x0, t))
+    expected = TARGETS.build(to).of(x0, eps, d.schedule.level(t, torch.float64).over_batch(x0))
     torch.testing.assert_close(d.convert(d.target_of(x0, eps, t), z, t, to=to), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -70,8 +70,8 @@ def test_eps_is_refused_where_snr_reaches_zero(schedule):
 
 
 def test_published_coefficients():
-    alpha, sigma = torch.tensor(0.6), torch.tensor(0.8)
-    pairs = {name: tuple(float(c) for c in TARGETS.build(name).coefficients(alpha, sigma)) for name in TARGETS.names()}
+    level = NoiseLevel(torch.tensor(0.6), torch.tensor(0.8))
+    pairs = {name: tuple(float(c) for c in TARGETS.build(name).coefficients(level)) for name in TARGETS.names()}
     assert pairs == {
         "eps": (0, 1),
         "x0": (1, 0),

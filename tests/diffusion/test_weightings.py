@@ -24,8 +24,8 @@ def test_a_weighting_means_the_same_loss_in_every_space(weighting, target):
     d = Diffusion("linear", target)
     x0, eps = torch.randn(1000, 4, dtype=torch.float64), torch.randn(1000, 4, dtype=torch.float64)
     z, step = d.add_noise(x0, eps, T), torch.randn(1000, 4, dtype=torch.float64)
-    alpha, sigma = d.schedule.alpha_sigma(T, torch.float64)
-    moved_x0 = (z - sigma[:, None] * (eps + step)) / alpha[:, None]
+    level = d.schedule.level(T, torch.float64).over_batch(z)
+    moved_x0 = (z - level.sigma * (eps + step)) / level.alpha
     dy = d.target_of(moved_x0, eps + step, T) - d.target_of(x0, eps, T)
     error_in_target = (dy**2).sum(1) * weight(weighting, target)
     torch.testing.assert_close(error_in_target, (step**2).sum(1) * weight(weighting, "eps"), rtol=1e-4, atol=1e-9)

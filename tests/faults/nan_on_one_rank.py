@@ -24,7 +24,7 @@ start_distributed()
 for stage in range(4):
     changes = [f"run_dir={folder}/stage{stage}", f"deepspeed.zero_optimization.stage={stage}"]
     config = load_config("digits_debias.yaml", [*overrides, *changes])
-    run = Run(config, prepare(config))
+    run = Run(prepare(config))
     if distributed.rank() == 1:
         poison_second_backward(run)
     run.train()

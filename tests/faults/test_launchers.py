@@ -11,6 +11,7 @@ import psutil
 import pytest
 from launching import checkpoints, deepspeed, losses, rows, torchrun
 
+pytestmark = pytest.mark.launcher
 STEPS = 300
 
 

@@ -4,7 +4,7 @@ import torch
 
 from latentdebias.sampling import SAMPLERS, image_generator
 from latentdebias.sampling.denoiser import Denoiser, Noise
-from latentdebias.sampling.heun import Heun, nearest
+from latentdebias.sampling.heun import Heun
 from latentdebias.sampling.timesteps import visited
 
 MU, S = 0.7, 0.5
@@ -19,9 +19,9 @@ def exact_prediction(d):
     """The best possible network for `d`, in fp64."""
 
     def predict(z, t, labels):
-        alpha, sigma = d.schedule.alpha_sigma(t, torch.float64)
-        x0 = posterior_mean(alpha, sigma, z.double())
-        return d.target.of(x0, (z - alpha * x0) / sigma, alpha, sigma)
+        level = d.schedule.level(t, torch.float64)
+        x0 = posterior_mean(level.alpha, level.sigma, z.double())
+        return d.target.of(x0, (z - level.alpha * x0) / level.sigma, level)
 
     return predict
 
@@ -42,11 +42,11 @@ def exact_image(d, sampler, steps, count=4):
     """Where the probability-flow ODE carries the sampler's first noise: every z / std(z) keeps its place."""
     sampler = SAMPLERS.build(sampler)
     if isinstance(sampler, Heun):
-        level = nearest(d.schedule, sampler.levels(d.schedule, steps)[0])
-        alpha, sigma = level.alpha, level.alpha * level.s
+        first = sampler.rounded(d.schedule, sampler.levels(d.schedule, steps)[0])
+        alpha, sigma = first.alpha, first.alpha * first.s
         z = sigma * first_noise(count)
     else:
-        first = visited(d.schedule, steps)[0]
-        alpha, sigma = (scale.item() for scale in d.schedule.alpha_sigma(first, torch.float64))
+        level = d.schedule.level(visited(d.schedule, steps)[0], torch.float64)
+        alpha, sigma = level.alpha.item(), level.sigma.item()
         z = first_noise(count)
     return MU + S * (z - alpha * MU) / (alpha**2 * S**2 + sigma**2) ** 0.5

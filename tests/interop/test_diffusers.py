@@ -16,6 +16,7 @@ from latentdebias.errors import UserError
 from latentdebias.interop.diffusers.folded_vae import fold_normalization
 from latentdebias.interop.diffusers.names import from_diffusers, to_diffusers
 from latentdebias.interop.diffusers.pipeline import export_diffusers
+from latentdebias.interop.diffusers.scheduler import diffusion_of, scheduler_of
 from latentdebias.interop.diffusers.transformer import import_diffusers
 from latentdebias.models.model_directory import load_model
 from latentdebias.sampling import image_generator
@@ -131,6 +132,15 @@ def test_the_exported_pipeline_draws_our_images(random_model, tmp_path, diffusio
     expected = torch.cat(list(model.image_sampler().draw(torch.tensor(labels), options)))
     assert expected.float().std() > 1
     torch.testing.assert_close(drawn, expected / 255, rtol=0, atol=ONE_LEVEL)
+
+
+@pytest.mark.parametrize("beta_range", ["adm", "diffusers"])
+def test_a_linear_schedule_of_250_timesteps_goes_there_and_back(beta_range):
+    ours = Diffusion({"name": "linear", "num_timesteps": 250, "beta_range": beta_range}, "v")
+    scheduler = scheduler_of(ours)
+    torch.testing.assert_close(scheduler.alphas_cumprod, ours.schedule.alphas_cumprod.float(), rtol=1e-5, atol=0)
+    back = diffusion_of(scheduler.config, "fixed")
+    torch.testing.assert_close(back.schedule.alphas_cumprod, ours.schedule.alphas_cumprod, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("freq_shift", [0, 1])

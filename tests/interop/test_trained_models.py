@@ -22,7 +22,7 @@ EDM = [
 def test_a_run_ends_in_a_model_that_draws(small_run, process_group, tmp_path, changes, sampler):
     options = ["training.sample_every=4", "sampling.per_class=1", "sampling.steps=2", f"sampling.sampler={sampler}"]
     config = load_config("digits_debias.yaml", [*small_run, *changes, *options])
-    Run(config, prepare(config)).train()
+    Run(prepare(config)).train()
     assert (tmp_path / "run" / "samples" / "step-00000004.png").is_file()
     model = latentdebias.load_model(tmp_path / "run" / "model")
     assert model.diffusion.spec() == latentdebias.Diffusion(**config.plain()["diffusion"]).spec()

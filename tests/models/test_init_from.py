@@ -6,10 +6,8 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.config import load_config
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
-from latentdebias.models.init_from import differences
-from latentdebias.prepare import Shapes, describe_model, initial_backbone
-
-SHAPES = Shapes((4, 4, 4), 10)
+from latentdebias.models.init_from import differences, load_initial_weights
+from latentdebias.prepare import describe_model, stated_network
 
 
 def run_config(*overrides):
@@ -19,7 +17,8 @@ def run_config(*overrides):
 
 def test_training_starts_from_the_weights_of_a_model_directory(random_model, tmp_path):
     model = random_model()
-    network = initial_backbone(run_config(f"init_from={tmp_path / 'model'}"), SHAPES)
+    network = stated_network(run_config()).build()
+    load_initial_weights(network, str(tmp_path / "model"))
     for name, weight in model.backbone.state_dict().items():
         assert torch.equal(network.state_dict()[name], weight), name
 
@@ -34,17 +33,19 @@ def test_training_starts_from_the_weights_of_a_model_directory(random_model, tmp
 )
 def test_weights_that_do_not_fit_are_named_before_training(random_model, tmp_path, override, words):
     random_model()
+    config = run_config(f"init_from={tmp_path / 'model'}", override)
     with pytest.raises(UserError, match=words):
-        describe_model(run_config(f"init_from={tmp_path / 'model'}", override), SHAPES)
+        describe_model(config, stated_network(config))
 
 
 def test_a_folder_without_weights_is_an_error(tmp_path):
+    config = run_config(f"init_from={tmp_path}")
     with pytest.raises(UserError, match="no model directory"):
-        describe_model(run_config(f"init_from={tmp_path}"), SHAPES)
+        describe_model(config, stated_network(config))
 
 
 def test_left_out_the_network_is_freshly_initialised():
-    network = initial_backbone(run_config(), SHAPES)
+    network = stated_network(run_config()).build()
     assert type(network) is type(BACKBONES.build("dit_s_patch2").build(4, 4, 10))
     assert not network.final_layer.linear.weight.any()
 

@@ -63,6 +63,28 @@ def test_saving_again_replaces_the_whole_directory(model_dir, backbone):
     assert sorted(path.name for path in model_dir.parent.iterdir()) == ["model"]
 
 
+def stated(model_dir, **changes):
+    """`config.yaml` of the directory with other values."""
+    config = yaml.safe_load((model_dir / "config.yaml").read_text())
+    (model_dir / "config.yaml").write_text(yaml.safe_dump({**config, **changes}))
+
+
+def test_a_linear_schedule_of_version_1_keeps_its_betas(model_dir):
+    schedule = {"name": "linear", "num_timesteps": 250}
+    stated(model_dir, format_version=1, diffusion={"schedule": schedule, "target": "v"})
+    model = latentdebias.load_model(model_dir)
+    assert model.diffusion.schedule.betas()[-1] == 0.02
+    assert model.config.format_version == 2
+    stated(model_dir, format_version=2, diffusion={"schedule": schedule, "target": "v"})
+    assert latentdebias.load_model(model_dir).diffusion.schedule.betas()[-1] == 0.08
+
+
+def test_a_directory_of_a_later_version_is_refused(model_dir):
+    stated(model_dir, format_version=3)
+    with pytest.raises(UserError, match="format version 3"):
+        latentdebias.load_model(model_dir)
+
+
 def test_another_autoencoder_is_refused(model_dir, tiny_vae_dir):
     with pytest.raises(UserError, match="not the one these latents were made with"):
         latentdebias.load_model(model_dir).image_sampler(str(tiny_vae_dir))

@@ -14,9 +14,13 @@ BETAS = np.linspace(1e-4, 0.02, 1000)
 ALPHA_BAR = torch.from_numpy(np.cumprod(1 - BETAS))
 
 
-def respaced(steps):
-    """Timesteps with both ends, as ADM spaces them, from low to high."""
-    return [round(i * 999 / (steps - 1)) for i in range(steps)]
+def respaced(steps, num_timesteps=1000):
+    """ADM's space_timesteps for one section, low to high: a stride is added up in floating point, each sum rounded."""
+    stride, position, kept = (num_timesteps - 1) / (steps - 1), 0.0, []
+    for _ in range(steps):
+        kept.append(round(position))
+        position += stride
+    return kept
 
 
 def values_of(z):
@@ -51,9 +55,20 @@ def textbook_ddpm(predict_x0, steps, variance, count=3):
     return z
 
 
-@pytest.mark.parametrize("target", ["eps", "x0", "v", "edm"])
-@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned"])
-@pytest.mark.parametrize("steps", [10, 30, 250])
+@pytest.mark.parametrize(
+    ("target", "variance", "steps"),
+    [
+        ("eps", "fixed_small", 10),
+        ("eps", "fixed_large", 30),
+        ("eps", "learned", 250),
+        ("x0", "fixed_small", 30),
+        ("x0", "learned", 10),
+        ("v", "fixed_large", 10),
+        ("v", "learned", 30),
+        ("edm", "fixed_small", 250),
+        ("edm", "learned", 30),
+    ],
+)
 def test_ddpm_is_the_algorithm_of_its_paper_on_respaced_betas(target, variance, steps):
     d = Diffusion("linear", target, variance="learned_range" if variance == "learned" else "fixed")
     exact = exact_prediction(d)
@@ -157,9 +172,21 @@ def test_ddim_of_eta_one_is_ddpm(schedule):
     torch.testing.assert_close(integrate(d, {**ddim, "eta": 1.0}, 20)[0], integrate(d, ddpm, 20)[0])
 
 
+@pytest.mark.parametrize("num_timesteps", [1000, 250, 4000])
+def test_linspace_is_adms_respacing_for_every_number_of_steps(num_timesteps):
+    schedule = Diffusion({"name": "cosine", "num_timesteps": num_timesteps}).schedule
+    for steps in range(2, min(num_timesteps, 1000) + 1):
+        assert visited(schedule, steps, "linspace").flip(0).tolist() == respaced(steps, num_timesteps), steps
+
+
+def test_the_sum_of_strides_is_not_their_product():
+    """21 steps: 10 strides of 49.95 add up to 499.49999999999994 and not to 499.5, which would round to 500."""
+    assert respaced(21)[10] == 499
+    assert round(10 * 999 / 20) == 500
+
+
 def test_published_respacings():
     schedule = Diffusion("linear").schedule
-    assert visited(schedule, 250, "linspace").flip(0).tolist() == respaced(250)
     assert visited(schedule, 1, "linspace").tolist() == [999]
     assert visited(schedule, 4, "trailing").tolist() == [999, 749, 499, 249]
     assert visited(schedule, 4, "leading").tolist() == [750, 500, 250, 0]

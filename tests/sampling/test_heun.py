@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from gaussian import integrate, posterior_mean
@@ -9,7 +10,7 @@ from gaussian import integrate, posterior_mean
 from latentdebias import Diffusion
 from latentdebias.sampling import SAMPLERS, image_generator
 from latentdebias.sampling.denoiser import Denoiser
-from latentdebias.sampling.heun import Heun, nearest
+from latentdebias.sampling.heun import Heun
 
 
 def algorithm_2(levels, round_level, denoise, steps, churn=0.0, tmin=0.0, tmax=math.inf, s_noise=1.0, count=3):
@@ -67,12 +68,43 @@ def test_it_is_the_papers_algorithm_with_levels_rounded_to_the_table(schedule, l
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_on_the_edm_schedule_nothing_is_rounded():
-    d = Diffusion("edm", "edm")
-    levels = Heun().levels(d.schedule, 18)
+@pytest.mark.parametrize("rounding", ["log_sigma", "sigma"])
+def test_on_the_edm_schedule_nothing_is_rounded(rounding):
+    d, heun = Diffusion("edm", "edm"), Heun(rounding=rounding)
+    levels = heun.levels(d.schedule, 18)
     torch.testing.assert_close(torch.tensor(levels), torch.tensor(karras_levels(18, 0.002, 80)))
     for level in levels:
-        assert nearest(d.schedule, level).s == pytest.approx(level, rel=1e-9)
+        assert heun.rounded(d.schedule, level).s == pytest.approx(level, rel=1e-9)
+
+
+def visited_timesteps(sampler, steps):
+    """The timesteps at which the network is asked on the cosine schedule, each once, noisiest first."""
+    seen = []
+
+    def predict(z, t, labels):
+        seen.append(t.item())
+        return torch.zeros_like(z)
+
+    integrate(Diffusion("cosine", "v"), sampler, steps, count=1, predict=predict)
+    return list(dict.fromkeys(seen))
+
+
+def rounded_by_hand(steps, scale):
+    """The timesteps of cosine whose `scale`(sigma) is nearest, with the table from the formula of its paper."""
+    curve = np.cos((np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2) ** 2
+    alpha_bar = np.cumprod(1 - np.minimum(1 - curve[1:] / curve[:-1], 0.999))
+    sigmas = np.sqrt((1 - alpha_bar) / alpha_bar)
+    levels = karras_levels(steps, max(0.002, sigmas[0]), min(80, sigmas[-1]))
+    return list(dict.fromkeys(int(np.abs(scale(level) - scale(sigmas)).argmin()) for level in levels))
+
+
+@pytest.mark.parametrize("steps", [18, 22, 40, 48, 64])
+def test_levels_are_rounded_in_sigma_as_min_snr_does_or_in_its_log(steps):
+    in_sigma = visited_timesteps({"name": "heun", "rounding": "sigma"}, steps)
+    in_log = visited_timesteps("heun", steps)
+    assert in_sigma == rounded_by_hand(steps, scale=lambda sigma: sigma)
+    assert in_log == rounded_by_hand(steps, scale=np.log)
+    assert (in_sigma == in_log) == (steps == 18)
 
 
 def test_one_step_and_the_range_given():

@@ -11,6 +11,6 @@ def make_run(small_run, process_group):
 
     def make(*overrides: str) -> Run:
         config = load_config("digits_debias.yaml", [*small_run, *overrides])
-        return Run(config, prepare(config))
+        return Run(prepare(config))
 
     return make

@@ -4,15 +4,13 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from latentdebias.backbones import BACKBONES
-
 LR, BETAS, EPS, DECAY = 1e-2, (0.9, 0.95), 1e-8, 0.1
 
 
 def gradients_of_the_first_batch(run, weights):
     """By plain torch: the same weights, batch and loss, without DeepSpeed."""
     (batch,) = run.batches.loader(0, 1, torch.device("cpu"))
-    backbone = BACKBONES.build(run.config.model).build(*weights_shape(run))
+    backbone = run.config.model.build(*weights_shape(run))
     parameters = {name: weights[name].clone().requires_grad_() for name, _ in backbone.named_parameters()}
 
     def model(z, t, y):
@@ -25,8 +23,8 @@ def gradients_of_the_first_batch(run, weights):
 
 
 def weights_shape(run):
-    channels, side, _ = run.shapes.latent_shape
-    return side, channels, run.shapes.num_classes
+    channels, side, _ = run.prepared.network.latent_shape
+    return side, channels, run.prepared.network.num_classes
 
 
 def first_adamw_update(weight, gradient):

@@ -112,7 +112,7 @@ def test_each_group_keeps_its_own_learning_rate(make_run):
     groups = run.engine.deepspeed.optimizer.param_groups
     run.engine.set_lr(0.5)
     run.engine.set_lr(0.25)
-    assert [group["lr"] for group in groups] == [0.25 * run.config.optimizer["lr"]] * len(groups)
+    assert [group["lr"] for group in groups] == [0.25 * run.config.optimizer.lr] * len(groups)
 
 
 def test_an_optimizer_that_counts_its_steps_in_groups_is_refused_at_stage_3():

@@ -44,7 +44,7 @@ def test_the_first_step_is_adamws(make_run, tmp_path, zero_stage):
     run.train()
     after = latentdebias.load_model(run.run_dir / "model").backbone.state_dict()
     moved = (after["final_layer.linear.bias"] - before["final_layer.linear.bias"]).abs()
-    torch.testing.assert_close(moved, torch.full_like(moved, run.config.optimizer["lr"]), rtol=1e-3, atol=0)
+    torch.testing.assert_close(moved, torch.full_like(moved, run.config.optimizer.lr), rtol=1e-3, atol=0)
 
 
 def test_accumulated_micro_batches_train_like_the_whole_batch(make_run, tmp_path):

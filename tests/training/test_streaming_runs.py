@@ -34,7 +34,7 @@ def test_a_resumed_run_goes_on_bit_for_bit_without_local_copies(make_run, digit_
     [
         (STREAMING, [], r"data\.reader"),
         ([], STREAMING, r"data\.reader"),
-        (STREAMING, [*STREAMING, "data.reader.shuffle_buffer=32"], "'shuffle_buffer': 64"),
+        (STREAMING, [*STREAMING, "data.reader.shuffle_buffer=32"], "shuffle_buffer: 64 there, 32 now"),
     ],
 )
 def test_a_run_goes_on_with_the_reader_that_it_began_with(make_run, before, after, named):

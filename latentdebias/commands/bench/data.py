@@ -14,11 +14,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from latentdebias.batches import open_training_set
 from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
+from latentdebias.batches.order import BlockShuffle
 from latentdebias.batches.plan import plan_batches
+from latentdebias.batches.streaming import StreamingReader
 from latentdebias.commands.bench.shards import LATENT_SHAPE, write_random_shards
 
 SAMPLES_PER_SAFETENSORS = 10_000
@@ -33,7 +34,7 @@ def bench_data(options: argparse.Namespace) -> None:
         shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
         _write_samples(num, shards, arrays, tensors)
         indexed = DataOptions(shards=str(shards))
-        blocks, streaming = replace(indexed, order="blocks"), replace(indexed, reader="streaming")
+        blocks, streaming = replace(indexed, order=BlockShuffle()), replace(indexed, reader=StreamingReader())
         readers: dict[str, Callable[[], Iterator[int]]] = {
             "indexed, shuffle": lambda: _read_samples(indexed),
             "indexed, blocks": lambda: _read_samples(blocks),
@@ -78,14 +79,14 @@ def _write_tensors(directory: Path, arrays: Path, num: int) -> None:
 
 def _read_samples(data: DataOptions) -> Iterator[int]:
     """Stored values and labels, as they are in the shards."""
-    shards, plan = open_training_set(data), plan_batches(0, BATCH, None, 0, 1)
+    shards, plan = data.reader.open(data), plan_batches(0, BATCH, None, 0, 1)
     for views in shards.samples(plan, range(shards.manifest.count // BATCH)):
         yield len(views(np.zeros(BATCH, bool))[0])
 
 
 def _read_batches(data: DataOptions) -> Iterator[int]:
     """Whole training batches, which draw 8,192 normal numbers a sample."""
-    shards, plan = open_training_set(data), plan_batches(0, BATCH, None, 0, 1)
+    shards, plan = data.reader.open(data), plan_batches(0, BATCH, None, 0, 1)
     normalization = LatentNormalization((0.0,) * LATENT_SHAPE[0], (1.0,) * LATENT_SHAPE[0])
     for batch in LatentBatches(shards, plan, data, normalization).of(range(shards.manifest.count // BATCH)):
         yield len(batch.latents)

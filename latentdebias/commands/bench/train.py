@@ -12,7 +12,6 @@ from statistics import fmean, median
 import torch
 from tqdm import tqdm
 
-from latentdebias.backbones import BACKBONES
 from latentdebias.commands.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 from latentdebias.config import RunConfig, load_config
 from latentdebias.prepare import prepare
@@ -38,9 +37,9 @@ def bench_train(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         deque(write_random_shards(Path(folder, "shards"), SAMPLES), maxlen=0)
         config = load_config("base.yaml", _overrides(options, Path(folder)))
-        shards = prepare(config)
+        prepared = prepare(config)
         start_distributed()
-        run = Run(config, shards)
+        run = Run(prepared)
         loop, bare = _time_in_turns(run, config, options)
         stop_distributed()
     print(f"{options.model}, batch {options.batch_size}, {options.precision}, {run.engine.device}")
@@ -107,7 +106,7 @@ def _bare(run: Run, config: RunConfig) -> Callable[[int], None]:
     """Steps of a model, a batch and an AdamW of its own: no data, average, log, weighting or DeepSpeed."""
     channels, side, _ = LATENT_SHAPE
     device, size = run.engine.device, config.training.batch_size
-    backbone = BACKBONES.build(config.model).build(side, channels, NUM_CLASSES).to(device)
+    backbone = config.model.build(side, channels, NUM_CLASSES).to(device)
     trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     adamw = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=device.type == "cuda")
     z = torch.randn(size, *LATENT_SHAPE, device=device)

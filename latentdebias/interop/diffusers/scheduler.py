@@ -1,14 +1,12 @@
 """Noise schedules as diffusers' scheduler configs, both ways."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from latentdebias.diffusion import Diffusion
-from latentdebias.diffusion.schedules import DiscreteSchedule, Linear, ScaledLinear, Schedule
+from latentdebias.diffusion.schedules import DiscreteSchedule, Linear, ScaledLinear, betas_of
 from latentdebias.diffusion.targets import TARGETS
 
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
@@ -37,13 +35,13 @@ def scheduler_of(diffusion: Diffusion) -> DPMSolverMultistepScheduler:
 
 
 def _betas(schedule: DiscreteSchedule) -> dict[str, Any]:
+    """The noise levels of `schedule` as arguments of a diffusers scheduler: by name and ends, else the whole table."""
     name = next((name for name, cls in BETA_SCHEDULES.items() if type(schedule) is cls), None)
-    if name is not None and not schedule.zero_terminal_snr:
-        ends = dataclasses.asdict(schedule)
-        return {"beta_schedule": name, "beta_start": ends["beta_start"], "beta_end": ends["beta_end"]}
+    if isinstance(schedule, Linear | ScaledLinear) and name and not schedule.zero_terminal_snr:
+        start, end = schedule.ends()
+        return {"beta_schedule": name, "beta_start": start, "beta_end": end}
     alphas_cumprod = schedule.alphas_cumprod.clamp(min=SMALLEST_ALPHA_SQUARED)
-    previous = torch.cat([torch.ones_like(alphas_cumprod[:1]), alphas_cumprod[:-1]])
-    return {"trained_betas": (1 - alphas_cumprod / previous).tolist()}
+    return {"trained_betas": betas_of(alphas_cumprod).tolist()}
 
 
 def diffusion_of(config: Mapping[str, Any], variance: str) -> Diffusion:
@@ -53,8 +51,13 @@ def diffusion_of(config: Mapping[str, Any], variance: str) -> Diffusion:
     name, named = config.get("beta_schedule"), not config.get("trained_betas")
     if name in BETA_SCHEDULES and named and not config.get("rescale_betas_zero_snr"):
         known = scheduler.config
-        schedule: Schedule = BETA_SCHEDULES[name](
-            num_timesteps=known.num_train_timesteps, beta_start=known.beta_start, beta_end=known.beta_end
-        )
+        schedule = {
+            "name": name,
+            "num_timesteps": known.num_train_timesteps,
+            "beta_start": known.beta_start,
+            "beta_end": known.beta_end,
+        }
+        if name == "linear" and known.num_train_timesteps != 1000:
+            schedule["beta_range"] = "diffusers"
         return Diffusion(schedule, process.target, variance=variance)
     return process

@@ -8,11 +8,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -24,25 +24,36 @@ from latentdebias.training.checkpoints.run_state import RunState, SavedState, St
 from latentdebias.training.stopping.agreement import cpu_group
 
 COMMIT = "COMMIT.json"
+FORMAT_VERSION = 2
+"""Version 1 named no version, and recorded a schedule `linear` of other than 1000 timesteps in another meaning."""
 
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
-    """Keep the last `keep`, and those of every `keep_every` steps; settings named in `may_change` may differ."""
+    """Keep the last `keep`, and those of every `keep_every` steps (0: none beside)."""
 
     keep: int
     keep_every: int = 0
-    may_change: Sequence[str] = ()
+
+
+class Settings(Protocol):
+    """What a run's checkpoints must agree with to be resumed."""
+
+    @property
+    def recorded(self) -> Mapping[str, Any]:
+        """The settings by name, as JSON holds them."""
+
+    def differences(self, saved: Mapping[str, Any], version: int) -> list[str]:
+        """Each setting that a checkpoint of format `version` recorded otherwise, in words."""
 
 
 class Checkpoints:
     """The `checkpoints/` folder of a run; every method is called on all ranks."""
 
-    def __init__(self, directory: Path, state: RunState, settings: Mapping[str, Any], policy: CheckpointPolicy) -> None:
+    def __init__(self, directory: Path, state: RunState, settings: Settings, policy: CheckpointPolicy) -> None:
         self.directory, self.state = directory, state
         self.keep, self.keep_every = policy.keep, policy.keep_every
-        self.settings = json.loads(json.dumps(settings))
-        self.may_change = set(policy.may_change)
+        self.settings = settings
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
         # The writers agree among themselves while the training uses the default group.
@@ -78,7 +89,7 @@ class Checkpoints:
         if found is None:
             return 0
         commit = json.loads((found / COMMIT).read_text())
-        self._refuse_other_settings(found, commit["settings"])
+        self._refuse_other_settings(found, commit)
         try:
             saved = SavedState([found / name for name in commit["sha256"]])
         except SafetensorError as error:
@@ -107,8 +118,9 @@ class Checkpoints:
         digests = self._on_all_ranks(temporary, lambda: self._write_share(share, temporary))
         sha256 = {_file_name(rank): digest for rank, digest in enumerate(digests)}
         record = {
+            "format_version": FORMAT_VERSION,
             "step": step,
-            "settings": self.settings,
+            "settings": self.settings.recorded,
             "zero_stage": self.state.zero_state.zero_stage,
             "sha256": sha256,
         }
@@ -192,12 +204,8 @@ class Checkpoints:
             )
         return None
 
-    def _refuse_other_settings(self, found: Path, saved: Mapping[str, Any]) -> None:
-        differences = [
-            f"{name}: {saved.get(name)!r} there, {self.settings.get(name)!r} now"
-            for name in sorted({*saved, *self.settings} - self.may_change)
-            if saved.get(name) != self.settings.get(name)
-        ]
+    def _refuse_other_settings(self, found: Path, commit: Mapping[str, Any]) -> None:
+        differences = self.settings.differences(commit["settings"], commit.get("format_version", 1))
         if differences:
             raise UserError(
                 f"Checkpoint {found} was written under other settings ({'; '.join(differences)}); restore them to "

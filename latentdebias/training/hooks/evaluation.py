@@ -1,27 +1,27 @@
 """Scores while training: images drawn with the EMA weights, against a reference, with the protocol written down."""
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from latentdebias.autoencoders import load_autoencoder
-from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, check_draw, labels_in_turn
+from latentdebias.autoencoders import Autoencoder
+from latentdebias.drawing.image_sampler import DrawOptions, labels_in_turn
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
+from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import METRICS, Metric
 from latentdebias.evaluation.protocol.record import SamplingProtocol, vae_of
 from latentdebias.evaluation.protocol.scoring import score
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
-from latentdebias.registry import Spec
-from latentdebias.sampling import SAMPLERS
+from latentdebias.registry import option
 from latentdebias.training.hooks.hook import HookContext
 
 
@@ -29,51 +29,49 @@ from latentdebias.training.hooks.hook import HookContext
 class EvaluationOptions(DrawOptions):
     """The `evaluation` section of a run config: how a run is scored as it goes on; `every` 0 does not score it."""
 
-    every: NonNegativeInt = 0
-    num: PositiveInt = 1000
-    reference: str | None = None
-    metrics: list[Spec] = field(default_factory=lambda: ["fid"])
-    extractor: Spec = "inception"
-    guidance: float = 1.0
-
-    def open_metrics(self) -> list[Metric]:
-        return [METRICS.build(metric) for metric in self.metrics]
-
-    def open_extractor(self) -> Extractor:
-        """On the CPU; `UserError` where its weights are missing or not the published ones."""
-        return EXTRACTORS.build(self.extractor).load()
-
-    def open_reference(self, resolution: int, device: torch.device) -> ImageSource:
-        """The images to score against; latent shards are decoded on `device`. `UserError` where none are named."""
-        if self.reference is None:
-            raise UserError(
-                f"evaluation.every is {self.every}, and there is nothing to score against; name images, an .npz or "
-                f"latent shards: --set evaluation.reference=PATH"
-            )
-        return open_images(self.reference, resolution, functools.partial(load_autoencoder, device=device))
+    every: NonNegativeInt = option(0, "steps; 0: never")
+    num: PositiveInt = option(1000, "images to draw, evenly over the classes; scores of other numbers do not compare")
+    reference: str | None = option(None, "images, an .npz or latent shards, all of them")
+    metrics: tuple[Annotated[Metric, METRICS.part], ...] = option((METRICS.build("fid"),), "")
+    extractor: Annotated[ExtractorSource, EXTRACTORS.part] = option(
+        EXTRACTORS.build("inception"), "{name: inception, weights: PATH}"
+    )
+    guidance: float = option(1.0, "")
 
 
-def check_evaluation(
-    options: EvaluationOptions, diffusion: Diffusion, num_classes: int, channels: int, resolution: int
-) -> None:
-    """Raise `UserError` for whatever would end the first evaluation, before the training starts."""
-    SAMPLERS.build(options.sampler)
-    check_draw(options, diffusion, num_classes, channels)
-    options.open_metrics()
-    if options.open_reference(resolution, torch.device("cpu")).count < 2:
+@dataclass(frozen=True)
+class OpenedEvaluation:
+    """The reference and the extractor of a run's scores, opened once, on the device that draws."""
+
+    reference: ImageSource
+    extractor: Extractor
+
+
+def open_evaluation(
+    options: EvaluationOptions, resolution: int, load: Callable[[str], Autoencoder], device: torch.device
+) -> OpenedEvaluation:
+    """Open what the scores need; `load` gives the autoencoder of a reference of latent shards by its id.
+
+    Raises `UserError` for whatever would end the first evaluation: no reference, one of fewer than two images, or
+    weights of the extractor that are missing or not the published ones.
+    """
+    if options.reference is None:
+        raise UserError(
+            f"evaluation.every is {options.every}, and there is nothing to score against; name images, an .npz or "
+            f"latent shards: --set evaluation.reference=PATH"
+        )
+    reference = open_images(options.reference, resolution, load)
+    if reference.count < 2:
         raise UserError(f"evaluation.reference {options.reference} holds fewer than 2 images; name a set with more.")
-    options.open_extractor()
+    return OpenedEvaluation(reference, options.extractor.load().to(device))
 
 
 class InLoopEvaluation:
     """Scores `num` images on rank 0, evenly over the classes; writes `evaluation/step-N.json` and a line of the log."""
 
-    def __init__(self, options: EvaluationOptions, run: HookContext) -> None:
+    def __init__(self, options: EvaluationOptions, opened: OpenedEvaluation, run: HookContext) -> None:
         self.options, self.run, self.sampler = options, run, run.open_image_sampler()
-        device = self.sampler.autoencoder.device
-        self.reference = options.open_reference(run.manifest.resolution, device)
-        self.extractor = options.open_extractor().to(device)
-        self.metrics: Sequence[Metric] = options.open_metrics()
+        self.reference, self.extractor = opened.reference, opened.extractor
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights`, and score."""
@@ -85,7 +83,7 @@ class InLoopEvaluation:
         record = score(
             samples,
             self._reference_features,
-            self.metrics,
+            self.options.metrics,
             self.extractor,
             samples_path=f"{run_dir} at step {step}",
             reference_path=str(self.options.reference),

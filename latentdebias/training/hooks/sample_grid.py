@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from latentdebias.drawing.image_sampler import DrawOptions, labels_by_class, save_grid
+from latentdebias.registry import option
 from latentdebias.training.hooks.hook import HookContext
 
 MAX_CLASSES = 10
@@ -16,7 +17,7 @@ MAX_CLASSES = 10
 class SamplingOptions(DrawOptions):
     """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
 
-    per_class: PositiveInt = 4
+    per_class: PositiveInt = option(4, "")
 
     def for_classes(self, num_classes: int) -> "SamplingOptions":
         """These options, without guidance where there are no classes to guide towards."""

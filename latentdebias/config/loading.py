@@ -1,60 +1,18 @@
-"""The run config: typed, strict at every level, with `base:` inheritance and `--set` overrides."""
+"""Reading a run config: YAML with `base:` inheritance and `--set` overrides, validated once, plug-ins first."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from latentdebias.batches.options import DataOptions
+from latentdebias.config.run_config import RunConfig
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.files import publish
-from latentdebias.registry import Spec, plain, validate
-from latentdebias.training.ema import EMAOptions
-from latentdebias.training.hooks.evaluation import EvaluationOptions
-from latentdebias.training.hooks.sample_grid import SamplingOptions
-from latentdebias.training.trainer import TrainingOptions
+from latentdebias.registry import load_plugins, validate
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 # An installed package holds the shipped configs; in a checkout they lie beside it.
-CONFIG_DIR = next((folder for folder in [HERE / "configs"] if folder.is_dir()), HERE.parent / "configs")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionOptions:
-    """The `diffusion` section: each part a name, or a name with fields."""
-
-    schedule: Spec = "linear"
-    target: Spec = "eps"
-    variance: Spec = "fixed"
-    weighting: Spec = "debias"
-    timesteps: Spec = "uniform"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Everything that decides a run; `configs/base.yaml` spells out each key."""
-
-    run_dir: str
-    imports: list[str] = field(default_factory=list)
-    init_from: str | None = None
-    data: DataOptions
-    model: dict[str, Any]
-    diffusion: DiffusionOptions
-    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "adamw"})
-    lr_schedule: Spec = "constant"
-    training: TrainingOptions
-    ema: EMAOptions
-    sampling: SamplingOptions
-    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
-    hooks: list[Spec] = field(default_factory=list)
-    deepspeed: dict[str, Any] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """The config as YAML holds it."""
-        return plain(dataclasses.asdict(self))
+CONFIG_DIR = next((folder for folder in [PACKAGE / "configs"] if folder.is_dir()), PACKAGE.parent / "configs")
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -66,12 +24,16 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
     values = _read_with_base(path, seen=())
     for override in overrides:
         values = _override(values, override)
+    load_plugins(_imports(values, path))
     return validate(RunConfig, values, str(path))
 
 
-def write_config(config: RunConfig, path: Path) -> None:
-    """Write the whole config, defaults included; reading it back gives the same run."""
-    publish(path, yaml.safe_dump(config.plain(), sort_keys=False).encode())
+def _imports(values: Mapping[str, Any], path: Path) -> list[str]:
+    """The modules that register a user's parts, which must be known before the sections that name the parts are."""
+    imports = values.get("imports") or []
+    if not isinstance(imports, list) or not all(isinstance(module, str) for module in imports):
+        raise UserError(f"`imports` in {path} is {imports!r}, and must be a list of modules, such as [my_parts].")
+    return imports
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
