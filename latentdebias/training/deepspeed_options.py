@@ -13,7 +13,7 @@ OLDEST = Version("0.18.3")
 # The first release whose reduction waits for every stream that wrote gradients (DeepSpeed pull request 8080).
 OLDEST_COMPILED_OVERLAP = Version("0.19.3")
 
-# What the run config sets in one place of its own, and where.
+# Options of DeepSpeed that follow from keys of the run config, and from which.
 OWNED = {
     "train_batch_size": "training.batch_size",
     "train_micro_batch_size_per_gpu": "training.micro_batch_size",
@@ -45,7 +45,7 @@ class FlopsProfiler(pydantic.BaseModel, extra="forbid"):
 
 
 class RawOptions(pydantic.BaseModel, extra="forbid"):
-    """The options that a run config may pass through; sections that DeepSpeed models itself are added to them."""
+    """The top-level options that a run config may pass to DeepSpeed, besides the sections that it models itself."""
 
     flops_profiler: FlopsProfiler | None = None
     communication_data_type: Literal["fp16", "bf16", "fp32"] | None = None
@@ -62,7 +62,7 @@ class RawOptions(pydantic.BaseModel, extra="forbid"):
 
 
 def check_options(raw: Mapping[str, Any], sections: Mapping[str, type[pydantic.BaseModel]]) -> None:
-    """Raise `UserError` for an unknown option at any level, a bad value, and one that the run config owns.
+    """Raise `UserError` for an unknown option at any level, a bad value, or an option that has a key of its own.
 
     `sections` holds DeepSpeed's own models of further sections, `zero_optimization` among them.
     """

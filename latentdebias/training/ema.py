@@ -1,4 +1,4 @@
-"""Averages of the weights, sharded as the optimizer is: constant decays and power-function profiles."""
+"""Moving averages of the weights during training, shared out over the ranks as ZeRO shares the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +18,19 @@ NONE = "none"
 
 
 class Average(Protocol):
-    """average <- average + rate(t) (weights - average) after step t, counted from 1."""
+    """A moving average: after step t, counted from 1, average <- average + rate(t) (weights - average)."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in configs, checkpoints and files."""
 
-    def rate(self, step: int) -> float: ...
+    def rate(self, step: int) -> float:
+        """The share of the way to the weights that the average takes after step number `step`."""
 
 
 @dataclass(frozen=True)
 class ConstantDecay:
-    """rate = 1 - decay."""
+    """The exponential moving average: rate = 1 - decay."""
 
     decay: float
 
@@ -41,7 +43,7 @@ class ConstantDecay:
 
 
 class PowerFunction:
-    """rate = 1 - beta_gamma(t), of relative width `std` (Karras et al. 2024, section 3.1)."""
+    """The power-function average of relative width `std`: rate = 1 - beta_gamma(t) (Karras et al. 2024, sec. 3.1)."""
 
     def __init__(self, std: float) -> None:
         self.name, self.gamma = name_of_std(std), gamma_of(std)
@@ -81,7 +83,7 @@ class EMAOptions:
         return [*map(ConstantDecay, self.decays), *map(PowerFunction, self.stds)]
 
     def names(self) -> list[str]:
-        """Such as 0.9999 and std0.050."""
+        """The names of the averages, such as 0.9999 and std0.050, in the order of `averages`."""
         return [average.name for average in self.averages()]
 
     @property
@@ -98,7 +100,7 @@ class EMAOptions:
 
 
 class PartitionedEMA:
-    """Averages over this rank's own fp32 partitions, by name; they start at the initial weights."""
+    """Averages of this rank's own fp32 `partitions` (see `ZeroState`), by name; they start at the initial weights."""
 
     def __init__(self, partitions: list[Tensor], options: EMAOptions) -> None:
         self.partitions = partitions
@@ -107,7 +109,7 @@ class PartitionedEMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow optimizer step number `step`, counted from 1."""
+        """Bring every average up to date after optimizer step number `step`, counted from 1."""
         count = len(self.partitions)
         averages = [tensor for average in self._kept for tensor in self.averages[average.name]]
         rates = [rate for average in self._kept for rate in [average.rate(step)] * count]

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, as a share of the optimizer's own learning rates."""
+"""Learning-rate schedules: the share of the optimizer's own learning rate that an update takes, by its number."""
 
 import math
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ class LRSchedule(ABC):
 
     @abstractmethod
     def decay_at(self, step: int, steps: int) -> float:
-        """The share without the warm-up."""
+        """The share that update number `step` of `steps` would take without the warm-up."""
 
 
 LR_SCHEDULES: Registry[LRSchedule] = Registry("lr_schedule")
@@ -31,7 +31,7 @@ LR_SCHEDULES: Registry[LRSchedule] = Registry("lr_schedule")
 @LR_SCHEDULES.register("constant")
 @dataclass(frozen=True, kw_only=True)
 class Constant(LRSchedule):
-    """1."""
+    """The whole learning rate at every step."""
 
     def decay_at(self, step: int, steps: int) -> float:
         return 1.0
@@ -40,7 +40,10 @@ class Constant(LRSchedule):
 @LR_SCHEDULES.register("cosine")
 @dataclass(frozen=True, kw_only=True)
 class Cosine(LRSchedule):
-    """final + (1 - final) (1 + cos(pi s)) / 2, with s from 0 at the warm-up's end to 1 at `steps` (SGDR, eq. 5)."""
+    """Cosine decay: final + (1 - final) (1 + cos(pi s)) / 2 (SGDR, Loshchilov & Hutter 2017, eq. 5).
+
+    s goes from 0 at the end of the warm-up to 1 at the last step.
+    """
 
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
 
@@ -53,7 +56,7 @@ class Cosine(LRSchedule):
 @LR_SCHEDULES.register("inverse_sqrt")
 @dataclass(frozen=True, kw_only=True)
 class InverseSqrt(LRSchedule):
-    """1 / sqrt(max(step / reference_steps, 1)) (EDM2, Karras et al. 2024)."""
+    """Inverse square root: 1 / sqrt(max(step / reference_steps, 1)) (EDM2, Karras et al. 2024)."""
 
     reference_steps: PositiveInt
 

@@ -23,7 +23,7 @@ TIMM_NAMES = [str(name) for name in timm.optim.list_optimizers(exclude_filters=L
 
 
 class OptimizerSpec(ABC):
-    """An optimizer's options, without the weights."""
+    """The options of an optimizer; `build` makes the optimizer for a backbone."""
 
     @abstractmethod
     def build(self, backbone: nn.Module) -> torch.optim.Optimizer:
@@ -134,7 +134,7 @@ class _OneMatrix(nn.Module):
 
 
 def is_elementwise(spec: OptimizerSpec) -> bool:
-    """Whether three steps on a matrix are the same steps on its flattened pieces, each on a rank of its own."""
+    """Whether the optimizer treats each weight by itself: steps on a matrix equal steps on its flattened pieces."""
     generator = torch.Generator().manual_seed(0)
     start, *gradients = torch.randn(4, *_OneMatrix.shape, dtype=torch.float64, generator=generator)
     # AdamP and SGDP look at whole parameters only where the gradient is orthogonal to the weights.
@@ -146,7 +146,7 @@ def is_elementwise(spec: OptimizerSpec) -> bool:
 
 
 def counts_in_groups(spec: OptimizerSpec) -> bool:
-    """Whether a step changes a parameter group, where some optimizers count their steps."""
+    """Whether the optimizer counts its steps in the parameter group instead of in the state of each weight."""
     matrix = _OneMatrix()
     optimizer = spec.build(matrix)
     before = [{**group, "params": None} for group in optimizer.param_groups]
@@ -157,7 +157,7 @@ def counts_in_groups(spec: OptimizerSpec) -> bool:
 
 
 def _moved(spec: OptimizerSpec, start: Tensor, gradients: Sequence[Tensor]) -> Tensor:
-    """How far the gradients' steps move a parameter from `start`, which may be a piece of the matrix."""
+    """The change of a parameter, `start` at first, after a step with each of `gradients`."""
     optimizer = spec.build(_OneMatrix())
     # As ZeRO does: the groups are made of whole parameters, whose pieces then take their place.
     parameter = nn.Parameter(start.clone())

@@ -1,12 +1,8 @@
-"""The launcher, several ranks, kill -9, and what bad input gets."""
+"""The launcher, several ranks, and what bad input gets."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -30,45 +26,6 @@ def losses(run_dir):
     return {row["step"]: row["loss"] for row in map(json.loads, (run_dir / "log.jsonl").read_text().splitlines())}
 
 
-def two_ranks(*overrides):
-    command = [*deepspeed(), "tools/train.py"]
-    return [*command, "--config", "digits_debias.yaml", *sets(overrides)]
-
-
-def test_two_ranks_killed_in_mid_run_resume_bit_for_bit(launch, small_run, tmp_path):
-    settings = [*small_run, "training.steps=40", "training.checkpoint_every=10", "deepspeed.zero_optimization.stage=2"]
-    whole = launch(*two_ranks(*settings, f"run_dir={tmp_path / 'whole'}"))
-    assert whole.code == 0, whole.err
-
-    command = two_ranks(*settings, f"run_dir={tmp_path / 'killed'}")
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    log, deadline = tmp_path / "killed" / "log.jsonl", time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= 13):
-        assert time.monotonic() < deadline, "the run never reached step 13"
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    kill_with_children(process)
-    assert len(losses(tmp_path / "killed")) < 40
-
-    resumed = launch(*command)
-    assert resumed.code == 0, resumed.err
-    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
-
-
-def kill_with_children(process):
-    """SIGKILL to the launcher and to every rank, none of which gets to say goodbye."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
-    parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines()[1:])}
-    family = {process.pid}
-    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= grown
-    for pid in family:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.fixture
 def trained_on_two_ranks(launch, small_run, tmp_path):
     """Runs in stage0 to stage3 and checkpointed (blocks, at stage 3), with checkpoints after steps 2 and 4."""
@@ -78,6 +35,7 @@ def trained_on_two_ranks(launch, small_run, tmp_path):
     return tmp_path
 
 
+@pytest.mark.launcher
 def test_every_stage_trains_alike_on_two_ranks_and_on_one(trained_on_two_ranks, small_run, process_group):
     alone = [*small_run, f"run_dir={trained_on_two_ranks / 'alone'}"]
     train_here(*alone)
@@ -107,6 +65,7 @@ def resumes_on_one_rank(folder, small_run, another_stage):
         torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.launcher
 def test_the_launcher_says_which_shards_imagenet_lacks_and_how_to_make_them(launch):
     done = launch(DEEPSPEED, "--num_gpus", "1", "tools/train.py", "--config", "imagenet256_debias.yaml")
     assert done.code == 2

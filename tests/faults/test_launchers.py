@@ -12,7 +12,7 @@ import pytest
 from launching import checkpoints, deepspeed, losses, rows, torchrun
 
 pytestmark = pytest.mark.launcher
-STEPS = 300
+STEPS = 200
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,12 @@ def test_a_signal_to_one_rank_stops_all(resumed):
     run.rank(1).send_signal(signal.SIGUSR1)
     assert run.end(within=30) == 143
     assert_stopped(run, on="SIGUSR1")
+
+
+def test_ranks_and_launcher_killed_at_once_leave_a_run_that_resumes(resumed, run_dir):
+    """None of them gets to say goodbye."""
+    resumed(deepspeed()).kill()
+    assert max(losses(run_dir)) < STEPS
 
 
 def test_a_full_disk_on_one_rank_ends_the_run_and_keeps_the_last_checkpoint(resumed, run_dir):

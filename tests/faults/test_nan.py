@@ -7,6 +7,7 @@ import pytest
 from launching import ROOT, environment_without_launcher, rows, torchrun
 
 
+@pytest.mark.launcher
 def test_nan_on_one_rank_is_skipped_by_all_at_every_stage(small_run, tmp_path):
     command = [*torchrun(), str(Path(__file__).with_name("nan_on_one_rank.py")), str(tmp_path), *small_run]
     done = subprocess.run(

@@ -157,7 +157,7 @@ def test_a_failed_write_ends_the_run_and_leaves_the_old_checkpoint(make_run, mon
     assert checkpoints_of(run) == ["step-00000002"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0), (1, 3), (3, 1)])
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0), (3, 1)])
 def test_a_checkpoint_resumes_at_another_zero_stage(make_run, tmp_path, before, after):
     whole = make_run(stage(before), in_folder(tmp_path, "whole"))
     whole.train()

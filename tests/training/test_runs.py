@@ -11,8 +11,8 @@ from latentdebias.errors import UserError
 from latentdebias.prepare import prepare
 
 
-@pytest.mark.parametrize("zero_stage", STAGES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+# Pairs of stage and precision; test_blocks.py trains with the others.
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16")])
 def test_a_resumed_run_goes_on_bit_for_bit(make_run, tmp_path, zero_stage, precision):
     same = [stage(zero_stage), f"training.precision={precision}", "data.flip=true"]
     whole = make_run(*same, in_folder(tmp_path, "whole"))
@@ -25,17 +25,21 @@ def test_a_resumed_run_goes_on_bit_for_bit(make_run, tmp_path, zero_stage, preci
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_every_stage_takes_the_same_steps(make_run, tmp_path):
-    curves = []
+def test_every_stage_takes_the_same_steps_and_logs_the_same_gradient_norms(make_run, tmp_path):
+    curves, norms = [], []
     for zero_stage in STAGES:
         run = make_run(stage(zero_stage), in_folder(tmp_path, str(zero_stage)))
         run.train()
         curves.append(list(losses_of(run).values()))
-    for curve in curves[1:]:
+        norms.append([row["grad_norm"] for row in log_of(run)])
+    assert min(norms[0]) > 0
+    for curve, norm in zip(curves[1:], norms[1:], strict=True):
         assert curve == pytest.approx(curves[0], rel=1e-5)
+        assert norm == pytest.approx(norms[0], rel=1e-4)
 
 
-@pytest.mark.parametrize("zero_stage", STAGES)
+# In fp32 test_first_update.py compares every weight, at every stage.
+@pytest.mark.parametrize("zero_stage", [0, 2, 3])
 def test_the_first_step_is_adamws(make_run, tmp_path, zero_stage):
     """DeepSpeed's own bf16 mode takes a first step that is 29% short at stage 0."""
     settings = ["training.steps=1", "training.precision=bf16", "optimizer.betas=[0.99,0.99]", "ema.decays=[0.0]"]
@@ -76,13 +80,6 @@ def test_a_run_directory_holds_what_is_promised(make_run):
     assert checkpoints_of(run) == ["step-00000002", "step-00000004"]
 
 
-@pytest.mark.parametrize("zero_stage", STAGES)
-def test_grad_norm_is_logged_at_every_stage(make_run, zero_stage):
-    run = make_run("training.steps=1", stage(zero_stage))
-    run.train()
-    assert log_of(run)[0]["grad_norm"] > 0
-
-
 def test_learning_rate_warms_up(make_run):
     run = make_run("lr_schedule.warmup_steps=4", "optimizer.lr=0.4")
     run.train()
@@ -94,15 +91,6 @@ def test_shards_of_another_kind_are_refused(make_run):
         make_run("data.vae=stabilityai/sd-vae-ft-mse")
     with pytest.raises(UserError, match=r"data\.latent_shape"):
         make_run("data.latent_shape=[4,32,32]", "model.name=dit_s_patch2")
-
-
-def test_a_scheduler_free_timm_vit_trains_under_zero_3(make_run):
-    run = make_run(
-        "model.name=vit", "model.timm_name=vit_tiny_patch16_224", "model.patch_size=2", "training.steps=2", stage(3)
-    )
-    run.train()
-    assert losses_of(run).keys() == {1, 2}
-    latentdebias.load_model(run.run_dir / "model")
 
 
 def test_a_run_directory_in_use_is_refused(make_run, tmp_path):
@@ -229,7 +217,7 @@ def test_an_update_that_is_not_finite_is_skipped(make_run, monkeypatch, zero_sta
     assert run.zero_state.optimizer_state(0)["step"] == 2
 
 
-@pytest.mark.parametrize("zero_stage", STAGES)
+@pytest.mark.parametrize("zero_stage", [0, 2])
 def test_a_run_ends_after_too_many_skipped_updates(make_run, zero_stage):
     run = make_run(stage(zero_stage), "training.steps=9", "training.max_skipped=3", "training.checkpoint_every=9")
     with torch.no_grad():

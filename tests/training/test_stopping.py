@@ -97,13 +97,17 @@ def test_an_agreement_answers_with_the_call_before(process_group):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_signals_become_bytes_and_are_restored(number):
-    usual = [signal.getsignal(each) for each in SIGNALS]
-    with stop_signals() as numbers, numbers:
-        os.kill(os.getpid(), number)
-        numbers.settimeout(5)
-        assert numbers.recv(1) == bytes([number])
-    assert [signal.getsignal(each) for each in SIGNALS] == usual
-    assert signal.set_wakeup_fd(-1) == -1
+    # A process in the background of a script is started with SIGINT ignored.
+    usual = signal.signal(number, signal.default_int_handler)
+    try:
+        with stop_signals() as numbers, numbers:
+            os.kill(os.getpid(), number)
+            numbers.settimeout(5)
+            assert numbers.recv(1) == bytes([number])
+        assert signal.getsignal(number) is signal.default_int_handler
+        assert signal.set_wakeup_fd(-1) == -1
+    finally:
+        signal.signal(number, usual)
 
 
 def test_an_ignored_signal_stays_ignored():

@@ -9,7 +9,10 @@ from latentdebias.training.trainer import TrainingOptions, TrainState
 
 
 class Logging:
-    """Hook: every `log_every` steps, the loss of the global batch, by bin of t since the last line, and speed."""
+    """Every `log_every` steps logs loss, learning rate, gradient norm, speed, and loss by bin of t since the last line.
+
+    Raises `UserError` where the last `max_skipped` updates were all skipped, their gradients not being finite.
+    """
 
     def __init__(
         self,

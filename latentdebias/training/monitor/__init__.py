@@ -1,1 +1,1 @@
-"""What a run tells of itself: losses, speed, log files, progress."""
+"""What a run tells of itself: losses, speed, log files, the progress bar."""

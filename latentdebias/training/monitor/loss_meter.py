@@ -22,6 +22,7 @@ class LossMeter:
         self._bins.index_add_(1, (unit_t * BINS).long().clamp(0, BINS - 1), counted)
 
     def next_step(self) -> None:
+        """Start the sum of a new step; the bins go on until they are reported."""
         self._step.zero_()
 
     def report(self) -> tuple[float | None, list[float | None]]:

@@ -1,4 +1,4 @@
-"""The peak that a utilisation is a share of: from the vendor's data sheet, from the config, or measured."""
+"""The peak FLOP/s of a device, for utilisation: from the config, the vendor's data sheet, or a measurement."""
 
 import functools
 import re
@@ -76,7 +76,7 @@ def peak_of(gpu: Gpu, precision: Precision) -> float:
 
 
 def find_peak(device: torch.device, precision: Precision, stated_tflops: float | None) -> Peak:
-    """The peak stated, else that of the table, else a measured one, which takes a quarter of a second once."""
+    """The peak that the config states, else the table's, else a measured one, which takes a quarter of a second."""
     if stated_tflops is not None:
         return Peak(1e12 * stated_tflops, "training.peak_tflops")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

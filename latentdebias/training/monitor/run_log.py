@@ -1,4 +1,4 @@
-"""What a run writes down, and its progress bar; on rank 0 only."""
+"""The log of a run and its progress bar, both on rank 0 only."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ class RunLog:
         self._bar = tqdm(total=last_step, initial=first_step, desc="train", unit="step", mininterval=1.0)
 
     def advance(self) -> None:
+        """Move the progress bar one step."""
         self._bar.update()
 
     def write(self, step: int, record: Mapping[str, Any]) -> None:

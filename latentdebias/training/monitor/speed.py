@@ -28,7 +28,7 @@ class WaitClock:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a step costs, and what there is to pay it with: `peak_flops`, a second, of all ranks together."""
+    """The work of a step and the speed it is measured by: `peak_flops` is a second's, of all ranks together."""
 
     batch_size: int
     flops_per_image: int | None

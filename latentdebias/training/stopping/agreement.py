@@ -1,4 +1,4 @@
-"""What all ranks come to know at the same step, without holding up the training."""
+"""Small messages that reach all ranks at the same step, without holding up the training."""
 
 import functools
 from collections.abc import Sequence

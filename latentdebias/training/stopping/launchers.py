@@ -26,7 +26,7 @@ class Launchers:
             self._chain.append(parent)
 
     def ended(self) -> bool:
-        """Whether one of them has ended: its child, the next in the chain, then has another parent."""
+        """Whether a launcher of the chain has ended: the process that it started then has another parent."""
         links = zip(self._chain, self._chain[1:], strict=False)
         return any(_parent_of(child) != parent.pid for child, parent in links)
 

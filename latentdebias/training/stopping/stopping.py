@@ -38,9 +38,9 @@ class StopRequest:
 
 
 class Stopping:
-    """Hook: what concerns all ranks at the same step, two at most after the first of them knew it.
+    """Hook: stops all ranks after the same step, at most two steps after the first of them was asked to stop.
 
-    Sets `state.stopped_by` where one was asked to stop; raises the `UserError` of a checkpoint that was not written.
+    Sets `state.stopped_by` to the reason; raises the `UserError` of a checkpoint that a rank could not write.
     """
 
     def __init__(self, request: StopRequest, checkpoints: Checkpoints, agreement: Agreement) -> None:
@@ -57,7 +57,7 @@ class Stopping:
 
 
 def unless_stopped(hook: Hook) -> Hook:
-    """`hook`, left out at the step at which the run stops."""
+    """A hook that calls `hook`, except at the step at which the run stops."""
 
     def run(state: TrainState) -> None:
         if not state.stopped_by:
@@ -90,4 +90,4 @@ def stop_signals() -> Iterator[socket.socket]:
 
 
 def _leave_to_the_descriptor(number: int, frame: FrameType | None) -> None:
-    """Without a Python handler nothing is written to the descriptor."""
+    """Do nothing: a signal reaches the wake-up descriptor only if it has a Python handler."""

@@ -52,12 +52,12 @@ class Watchdog:
         thread.join()
 
     def beat(self, state: TrainState) -> None:
-        """Hook: a step is done."""
+        """Hook: note that a step is done."""
         self._step, self._last_beat = state.step, self.request.clock()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """No beat is expected in a with-block; a stop still has to be in time."""
+        """A with-block that may take any time without a step; a stop that was asked for still has its deadline."""
         self._paused = True
         try:
             yield
@@ -65,7 +65,7 @@ class Watchdog:
             self._last_beat, self._paused = self.request.clock(), False
 
     def unwatched(self, hook: Hook) -> Hook:
-        """`hook`, which may take longer than a step ever does, with the watchdog paused."""
+        """A hook that calls `hook`, which may take far longer than a step, with the watchdog paused."""
 
         def run(state: TrainState) -> None:
             with self.paused():
