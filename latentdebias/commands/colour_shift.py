@@ -36,7 +36,7 @@ COLUMNS = {
 
 def colour_shift(arguments: argparse.Namespace) -> None:
     """Measure the shift at each number of steps, print a table, and write the records."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     model_dir = arguments.model.absolute()
     out = arguments.out or model_dir.with_name(f"{model_dir.name}.colour_shift.json")
     check_output_file(out)

@@ -31,7 +31,7 @@ LoadAutoencoder = Callable[[str], Autoencoder]
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score one set of images against another, and write the record; under a launcher the processes share the work."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     out = arguments.out or _default_out(arguments)
     check_output_file(out)
     device = open_device(arguments.device)

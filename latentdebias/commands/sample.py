@@ -33,7 +33,7 @@ EVEN, RANDOM, BY_CLASS = "even", "random", "by class"
 
 def draw_sample_set(arguments: argparse.Namespace) -> None:
     """Draw this process's share of the set; the process that finishes last writes the grid and the formats."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     _check(arguments)
     model, options = open_model(arguments)
     # The same image must give the same bytes on every run.

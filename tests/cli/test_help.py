@@ -1,6 +1,7 @@
 """What `--help` says, costs, and must not import; and that its words about defaults and names are true."""
 
 import dataclasses
+import os
 import runpy
 import subprocess
 import sys
@@ -137,3 +138,19 @@ def test_other_defaults_that_help_states():
     assert DEFAULT_AUTOENCODER in help_of(encode.parser(), "vae")
     assert help_of(plan.parser(), "gpu") == f"{', '.join(sorted(GPUS))}; default h100"
     assert {"inception", "dinov2", "digits"} < set(EXTRACTORS.names())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+    ids=["default", "spin count", "wait policy"],
+)
+@pytest.mark.parametrize("module", ["latentdebias.cli", "latentdebias.cli.train"])
+def test_how_threads_wait_is_set_before_torch_is_loaded_unless_the_user_says(module, given, expected):
+    program = f"import sys, {module}, os; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env={**environment, **given}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected), "False"]
