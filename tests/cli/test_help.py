@@ -92,7 +92,7 @@ def test_what_is_no_command_is_refused_with_the_nearest(tool):
 @pytest.mark.parametrize("field", dataclasses.fields(EncodeOptions), ids=lambda field: field.name)
 def test_encode_states_the_defaults_of_its_options(field):
     text = help_of(encode.parser(), field.name)
-    if field.default not in (dataclasses.MISSING, None, False):
+    if field.default not in (dataclasses.MISSING, None, False, ()):
         assert f"default {field.default}" in text
 
 
