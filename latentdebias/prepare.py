@@ -16,9 +16,9 @@ from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import check_draw
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
+from latentdebias.sampling import ModelFacts, check_draw
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options
 from latentdebias.training.hooks.evaluation import OpenedEvaluation, open_evaluation
@@ -62,10 +62,10 @@ def prepare(config: RunConfig) -> Prepared:
     if config.init_from is not None:
         for line in differences(config.init_from, diffusion, normalization):
             say(line)
-    channels, num_classes = shards.latent_shape[0], shards.num_classes
-    check_draw(config.sampling.for_classes(num_classes), diffusion, num_classes, channels)
+    facts = ModelFacts(diffusion, shards.latent_shape[0], shards.num_classes)
+    check_draw(config.sampling.for_classes(facts.num_classes), facts)
     if config.evaluation.every:
-        check_draw(config.evaluation, diffusion, num_classes, channels)
+        check_draw(config.evaluation, facts)
     check_flip(config.data, shards)
     batch_plan = plan_batches(
         training.seed,

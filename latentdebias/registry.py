@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Generic, Literal, TypeVar, cast, get_args
 
 import pydantic
 
@@ -120,11 +120,32 @@ def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "sam
 
 
 def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there."""
+    """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there.
+
+    A class may list keys of older versions as `moved = {"old_key": "new.key"}`, which the error then names.
+    """
     try:
-        return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(values)
+        return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(spelled_out(cls, values))
     except pydantic.ValidationError as error:
         raise UserError(_explain(cls, error, where)) from None
+
+
+def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` of the dataclass `cls` with each number that stands for a whole option in full.
+
+    A dataclass with a `main_field` may be given as that field's value alone: `guidance: 2` is `guidance: {scale: 2}`.
+    """
+    spelled = dict(values)
+    for field in dataclasses.fields(cast(Any, cls)):
+        value = spelled.get(field.name)
+        if not dataclasses.is_dataclass(field.type) or value is None:
+            continue
+        main = getattr(field.type, "main_field", None)
+        if isinstance(value, Mapping):
+            spelled[field.name] = spelled_out(cast(type, field.type), value)
+        elif main is not None and not isinstance(value, cast(type, field.type)):
+            spelled[field.name] = {main: value}
+    return spelled
 
 
 def _forbid_unknown(cls: type[T]) -> type[T]:
@@ -145,7 +166,10 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner: Any = cls
         for part in path[:-1]:
-            owner = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+            declared = next(f.type for f in dataclasses.fields(owner) if f.name == part)
+            owner = next(each for each in (declared, *get_args(declared)) if dataclasses.is_dataclass(each))
+        if (new := getattr(owner, "moved", {}).get(path[-1])) is not None:
+            return f"Key {place!r} in {where} has another place now: write {'.'.join([*path[:-1], new])} instead."
         legal = [f.name for f in dataclasses.fields(owner)]
         return f"Unknown key {place!r} in {where}. {legal_choices(path[-1], legal)}"
     if first["type"] == "missing":
@@ -165,6 +189,25 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def brief(value: Any) -> Any:
+    """As `plain`, but a registered part is told by its name, and by the fields that are not at their defaults."""
+    if (registry := _REGISTRY_OF.get(type(value))) is not None:
+        changed = {each.name: brief(getattr(value, each.name)) for each in _changed_fields(value)}
+        name = registry.name_of(value)
+        return {"name": name, **changed} if changed else name
+    if dataclasses.is_dataclass(value):
+        return {each.name: brief(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return [brief(item) for item in value] if isinstance(value, list | tuple) else plain(value)
+
+
+def _changed_fields(built: Any) -> Iterator[dataclasses.Field[Any]]:
+    for each in dataclasses.fields(built):
+        factory = each.default_factory
+        default = each.default if factory is dataclasses.MISSING else factory()
+        if getattr(built, each.name) != default:
+            yield each
 
 
 def _plain_fields(built: Any) -> dict[str, Any]:

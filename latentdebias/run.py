@@ -28,6 +28,7 @@ from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
+from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
@@ -241,15 +242,11 @@ class Run:
 
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
-        prepared, network, device = self.prepared, self.prepared.network, self.engine.device
-        return ImageSampler(
-            network.untrained().build().to(device).eval(),
-            self.diffusion,
-            prepared.normalization,
-            prepared.autoencoder or load_autoencoder_of(prepared.shards, device),
-            network.latent_shape,
-            network.num_classes,
-        )
+        prepared, sized, device = self.prepared, self.prepared.network, self.engine.device
+        network = Network(sized.untrained().build().to(device).eval(), self.diffusion)
+        model = LatentModel(network, sized.latent_shape, sized.num_classes)
+        autoencoder = prepared.autoencoder or load_autoencoder_of(prepared.shards, device)
+        return ImageSampler(model, prepared.normalization, autoencoder)
 
     def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
         save_model(self.run_dir / "model", self._model_config(step, average), weights)

@@ -91,6 +91,34 @@ def test_fields_of_a_named_part_can_be_set():
     assert config.diffusion.weighting == WEIGHTINGS.build({"name": "min_snr", "gamma": 3})
 
 
+@pytest.mark.parametrize(
+    ("overrides", "scale", "interval"),
+    [
+        (["sampling.guidance.interval=[0,0.8]"], 1.5, (0, 0.8)),
+        (["sampling.guidance=2", "sampling.guidance.interval=[0,0.8]"], 2, (0, 0.8)),
+        (["sampling.guidance={scale: 3, interval: [0, 0.8]}", "sampling.guidance=2"], 2, (0, 0.8)),
+    ],
+)
+def test_guidance_is_set_as_a_number_and_by_its_fields(overrides, scale, interval):
+    guidance = load_config("digits_debias.yaml", overrides).sampling.guidance
+    assert (guidance.scale, guidance.interval) == (scale, interval)
+
+
+def test_guidance_of_a_file_is_a_number_or_a_mapping_over_that_of_its_base(tmp_path):
+    for text, expected in (("2", (2, (0, 1))), ("{interval: [0, 0.8]}", (1.5, (0, 0.8)))):
+        (tmp_path / "run.yaml").write_text(f"base: digits_debias.yaml\nsampling: {{guidance: {text}}}\n")
+        guidance = load_config(str(tmp_path / "run.yaml")).sampling.guidance
+        assert (guidance.scale, guidance.interval) == expected
+
+
+def test_a_flat_guidance_key_of_version_0_1_names_its_new_place(tmp_path):
+    (tmp_path / "run.yaml").write_text("base: digits_debias.yaml\nevaluation: {guidance_rule: cfg}\n")
+    with pytest.raises(UserError, match=r"write evaluation\.guidance\.rule"):
+        load_config(str(tmp_path / "run.yaml"))
+    with pytest.raises(UserError, match=r"write sampling\.guidance\.interval"):
+        load_config("digits_debias.yaml", ["sampling.guidance_interval=[0,0.8]"])
+
+
 def test_yaml_floats_without_a_point_are_numbers():
     assert load_config("digits_debias.yaml", ["training.grad_clip=1e-4"]).training.grad_clip == 1e-4
     config = load_config("digits_debias.yaml", ["optimizer.lr=1e-4"])

@@ -2,12 +2,24 @@
 
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from diffusers import DDPMPipeline
 from launching import environment_without_launcher
+
+from latentdebias.autoencoders import AUTOENCODERS
+from latentdebias.backbones import BACKBONES
+from latentdebias.cli import main
+from latentdebias.config import load_config
+from latentdebias.diffusion.weightings import WEIGHTINGS
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.prepare import prepare
+from latentdebias.run import Run
+from latentdebias.training.hooks import HOOKS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ROOT = EXAMPLES.parent
@@ -52,3 +64,40 @@ def test_own_parts_are_named_from_yaml_trained_and_drawn(digit_shards, tmp_path)
     assert "name: my_sigmoid" in config
     drawn = ["--model", tmp_path / "run" / "model", "--num", 2, "--steps", 2, "--out", tmp_path / "drawn"]
     assert "2 images" in run(ROOT / "tools" / "sample.py", *drawn, cwd=EXAMPLES / "own_parts")
+
+
+@pytest.fixture
+def own_parts(monkeypatch):
+    """This process in examples/own_parts; what its modules register is forgotten afterwards."""
+    folder = EXAMPLES / "own_parts"
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    for registry in (AUTOENCODERS, BACKBONES, HOOKS, METRICS, WEIGHTINGS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for module in ("my_parts", "my_autoencoder_metric_hook"):
+        sys.modules.pop(module, None)
+
+
+def test_an_own_autoencoder_metric_and_hook_encode_train_and_score(
+    own_parts, process_group, digit_images, tmp_path, capsys
+):
+    """Digits 0 and 1, of which a few steps are enough to see each part at work."""
+    images = tmp_path / "images"
+    for path in sorted(digit_images.glob("[01]/000?.png")):
+        (images / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, images / path.parent.name)
+    own = ["--imports", "my_autoencoder_metric_hook"]
+    encode = ["--images", str(images), "--vae", "my_half_size", "--resolution", "32", "--workers", "0"]
+    main(["encode", *own, *encode, "--out", str(tmp_path / "set")])
+    assert "20 images in 1 shards" in capsys.readouterr().out
+
+    small = ["training.steps=5", "training.batch_size=4", "training.sample_every=0", "model.width=8"]
+    overrides = [f"run_dir={tmp_path / 'run'}", f"data.shards={tmp_path / 'set'}", "data.num_classes=2", *small]
+    Run(prepare(load_config("hook.yaml", overrides))).train()
+    assert (tmp_path / "run" / "progress.txt").read_text() == "step 4\n"
+
+    score = ["--metrics", "my_red_cast", "--extractor", "pixels", "--cache", str(tmp_path), "--resamples", "0"]
+    sets = ["--samples", str(images / "0"), "--reference", str(images / "1")]
+    main(["evaluate", *own, *score, *sets, "--out", str(tmp_path / "scores.json")])
+    assert re.search(r"my_red_cast -?\d", capsys.readouterr().out)

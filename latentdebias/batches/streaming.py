@@ -5,6 +5,7 @@ unpickle, never see an address or a member.
 """
 
 import io
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,13 +23,12 @@ from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
-from latentdebias.remote import check_url, member_url, open_url
+from latentdebias.remote import check_url, member_url, open_seekable, open_url
 from latentdebias.shards.format import INDEX_DTYPE, NPY_HEADER, Manifest, ShardRecord, stored_array
 from latentdebias.shards.remote_manifest import read_remote_manifest
 
 LATENT, FLIP, LABEL, ABOUT = "latent.npy", "flip.npy", "cls", "json"
 EXTENSIONS = (LATENT, FLIP, LABEL, ABOUT)
-TAR_BLOCK = 512
 Sample = dict[str, Any]
 """A stored sample as webdataset groups it: extension -> bytes, and `__key__` and `__url__`."""
 
@@ -106,7 +106,7 @@ class StreamedSet(TrainingSet):
     def _slice(self, piece: Slice) -> Iterator[Sample]:
         shard = self.manifest.shards[piece.shard]
         url = member_url(self.url, f"{shard.name}.tar")
-        with open_url(url) as file:
+        with open_seekable(url) as file:
             if piece.start:
                 file.seek(self._offset(shard, piece.start))
             samples = group_by_keys(_checked(tar_file_iterator(file), url))
@@ -127,7 +127,7 @@ class StreamedSet(TrainingSet):
             index = _read_index(file)
         if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
             raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
-        return int(index["latent"][number]) - NPY_HEADER - TAR_BLOCK
+        return int(index["latent"][number]) - NPY_HEADER - tarfile.BLOCKSIZE
 
     def _views(self, samples: Sequence[Sample], flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The stored values and the labels of `samples`; see `reader.Views`."""
@@ -152,9 +152,18 @@ def _read_index(file: BinaryIO) -> np.ndarray:
     return index
 
 
+def _members(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, Any]]:
+    try:
+        yield from files
+    except tarfile.TarError as error:
+        raise UserError(
+            f"{url} is damaged ({error}). Check the set where it was made with: {command('encode')} verify DIRECTORY"
+        ) from None
+
+
 def _checked(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, Any]]:
-    """The members as webdataset groups them; `UserError` for a name that no shard of ours holds."""
-    for file in files:
+    """The members as webdataset groups them; `UserError` for a broken tar, or a name that no shard of ours holds."""
+    for file in _members(files, url):
         name = file["fname"]
         key, extension = base_plus_ext(name)
         if extension not in EXTENSIONS or "/" in key:

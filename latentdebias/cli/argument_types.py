@@ -1,4 +1,4 @@
-"""Types of arguments: what argparse calls with the text of one, and whose ValueError it turns into a message."""
+"""What several commands' arguments share: types, whose ValueError argparse turns into a message, and `--imports`."""
 
 import argparse
 from typing import Any
@@ -28,6 +28,12 @@ def share(text: str) -> float:
 def names(text: str) -> tuple[str, ...]:
     """Words separated by commas."""
     return tuple(text.split(","))
+
+
+def add_imports_argument(parser: argparse.ArgumentParser) -> None:
+    """Add `--imports`, for commands that read no run config: what it names is imported before anything is built."""
+    own = "modules of your own, found from this folder, that register autoencoders, image sources, metrics, ..."
+    parser.add_argument("--imports", type=names, metavar="MODULE,...", help=own)
 
 
 def spec(text: str) -> str | dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from latentdebias.cli import listing
-from latentdebias.cli.argument_types import names, positive
+from latentdebias.cli.argument_types import add_imports_argument, names, positive
 from latentdebias.errors import UserError, command, legal_choices, run_tool
 
 COMMANDS = {
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", help="class folders, a flat folder, .csv, .jsonl, .zip, .tar, or a saved dataset")
     parser.add_argument("--out", help="where the shards go; run the same command again to resume")
     parser.add_argument("--resolution", help="side of the centre crop, pixels")
-    vae = "hub id, local folder, 'identity' (pixels) or 'digits' (default stabilityai/sd-vae-ft-mse)"
+    vae = "identity (pixels), digits or a name of your own; a folder; a hub id (default stabilityai/sd-vae-ft-mse)"
     parser.add_argument("--vae", help=vae)
     parser.add_argument("--flip", action="store_true", help="also encode every mirror image")
     parser.add_argument("--dtype", help="of the autoencoder's forward: fp32 or bf16 (default fp32)")
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", help="decoding processes (default: up to 4)")
     parser.add_argument("--max-rejects", help="share of a process's inputs that may be undecodable (default 0.01)")
     parser.add_argument("--device", help="default: this rank's GPU, or cpu")
+    add_imports_argument(parser)
     parser.add_argument("--config", help="YAML file of these options; the command line wins")
     parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # the deepspeed launcher passes it
     return parser
@@ -103,6 +104,7 @@ def _inspect_parser() -> argparse.ArgumentParser:
     parser.add_argument("--rfid", action="store_true", help="also the FID of all reconstructions to all inputs")
     parser.add_argument("--extractor", default="inception", help="of --rfid: inception, dinov2 or digits")
     parser.add_argument("--device", help="default: a GPU, or cpu")
+    add_imports_argument(parser)
     return parser
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from latentdebias.cli.argument_types import spec
+from latentdebias.cli.argument_types import add_imports_argument, spec
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="fp32 or bf16; default fp32")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
     parser.add_argument("--device", help="default: this rank's GPU, or cpu")
+    add_imports_argument(parser)
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:

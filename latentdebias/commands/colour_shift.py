@@ -8,20 +8,21 @@ import json
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.commands.opened_model import open_model, parse_classes
 from latentdebias.devices import open_device
-from latentdebias.drawing.image_sampler import check_draw, labels_in_turn
+from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, FeatureSet
 from latentdebias.evaluation.metrics import ColourShift
-from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, vae_of
-from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file, publish
-from latentdebias.models.model_directory import fingerprint
 from latentdebias.registry import load_plugins
+from latentdebias.sampling import check_draw
 
 PIXELS = EXTRACTORS.build("pixels").load()
 COLUMNS = {
@@ -35,7 +36,7 @@ COLUMNS = {
 
 def colour_shift(arguments: argparse.Namespace) -> None:
     """Measure the shift at each number of steps, print a table, and write the records."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     model_dir = arguments.model.absolute()
     out = arguments.out or model_dir.with_name(f"{model_dir.name}.colour_shift.json")
     check_output_file(out)
@@ -43,18 +44,17 @@ def colour_shift(arguments: argparse.Namespace) -> None:
     model, first = open_model(arguments)
     choices = [dataclasses.replace(first, steps=steps) for steps in numbers]
     for options in choices:
-        check_draw(options, model.diffusion, model.config.num_classes, model.config.latent_shape[0], model.weaker)
+        check_draw(options, model.latent_model.facts)
     reference = _reference(arguments, model.config.resolution)
     sampler, labels = model.image_sampler(arguments.vae), labels_in_turn(parse_classes(None, model), arguments.num)
+    identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
+    scoring = Scoring([ColourShift()], PIXELS)
     records = []
     for options in choices:
         drawn = DrawnImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
-        vae = vae_of(model.config.autoencoder)
-        weaker, weights = arguments.autoguidance, fingerprint(arguments.model)["weights_sha256"]
-        protocol = SamplingProtocol.of(arguments.model, options, vae, model.config.ema, weaker, weights, labels="even")
-        paths = {"samples_path": str(arguments.model), "reference_path": arguments.reference}
-        records.append(score(samples, reference, [ColourShift()], PIXELS, **paths, sampling=protocol))
+        protocol = SamplingProtocol.of(identity, options, labels="even")
+        records.append(scoring.score(samples, reference, Origin(str(arguments.model), arguments.reference, protocol)))
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())
     print(f"{_table(records)}\nwritten to {out}")
 

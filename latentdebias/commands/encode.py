@@ -13,7 +13,7 @@ from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
 from latentdebias.devices import open_device, share_cores
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import find_images
-from latentdebias.registry import validate
+from latentdebias.registry import load_plugins, validate
 from latentdebias.shards.format import FORWARD_BATCH
 from latentdebias.shards.jobs.encode import encode_images
 from latentdebias.shards.jobs.inspect import summary
@@ -37,12 +37,14 @@ class EncodeOptions:
     workers: NonNegativeInt | None = None
     max_rejects: Annotated[float, Field(ge=0, le=1)] = 0.01
     device: str | None = None
+    imports: tuple[str, ...] = ()
 
 
 def encode(config: str | None, given: dict[str, Any]) -> None:
     """Encode by the options `given`, which win over those of the YAML file `config`, which win over the defaults."""
     values = {**(_read_config(config) if config else {}), **given}
     options = validate(EncodeOptions, values, f"the options of {command('encode')}")
+    load_plugins(options.imports)
     rank, world_size = distributed.rank(), distributed.world_size()
     device = open_device(options.device)
     images, autoencoder = find_images(options.images), load_autoencoder(options.vae, device, DTYPES[options.dtype])

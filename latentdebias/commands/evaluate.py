@@ -14,8 +14,8 @@ from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
 from latentdebias.evaluation.gathering import joined_ranks
 from latentdebias.evaluation.metrics import METRICS
 from latentdebias.evaluation.protocol.intervals import RESAMPLES
-from latentdebias.evaluation.protocol.record import SamplingProtocol, vae_of
-from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import FoundImages, open_images, resolution_of
@@ -23,7 +23,6 @@ from latentdebias.evaluation.sources.sample_sets import images_of, protocol_of
 from latentdebias.evaluation.sources.source import EvenlySpaced, ImageSource
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file
-from latentdebias.models.model_directory import fingerprint
 from latentdebias.registry import load_plugins
 
 MAX_SAMPLES = 50_000
@@ -32,30 +31,23 @@ LoadAutoencoder = Callable[[str], Autoencoder]
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Score one set of images against another, and write the record; under a launcher the processes share the work."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     out = arguments.out or _default_out(arguments)
     check_output_file(out)
     device = open_device(arguments.device)
     vae = functools.partial(load_autoencoder, device=device)
     samples, reference, sampling = (_drawn if arguments.model else _found)(arguments, vae)
     metrics = [METRICS.build(name) for name in arguments.metrics or METRICS.names()]
-    extractor = _extractor(arguments, sampling).to(device)
+    resamples = RESAMPLES if arguments.resamples is None else arguments.resamples
+    scoring = Scoring(metrics, _extractor(arguments, sampling).to(device), resamples)
     with joined_ranks():
-        references = reference_features(reference, extractor, arguments.cache or default_folder())
-        scored = extract_over_ranks(samples, extractor, "samples")
+        references = reference_features(reference, scoring.extractor, arguments.cache or default_folder())
+        scored = extract_over_ranks(samples, scoring.extractor, "samples")
     # Every rank but the first is done.
     if scored is None or references is None:
         return
-    record = score(
-        scored,
-        references,
-        metrics,
-        extractor,
-        samples_path=str(arguments.model or arguments.samples),
-        reference_path=arguments.reference,
-        sampling=sampling,
-        resamples=RESAMPLES if arguments.resamples is None else arguments.resamples,
-    )
+    origin = Origin(str(arguments.model or arguments.samples), arguments.reference, sampling)
+    record = scoring.score(scored, references, origin)
     record.write(out)
     print(f"{record.line()}\nwritten to {out}")
 
@@ -66,10 +58,8 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
     labels = labels_in_turn(parse_classes(None, model), count)
-    vae_id = vae_of(model.config.autoencoder)
-    weights = fingerprint(arguments.model)["weights_sha256"]
-    weaker, ema = arguments.autoguidance, model.config.ema
-    protocol = SamplingProtocol.of(arguments.model, options, vae_id, ema, weaker, weights, labels="even")
+    identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
+    protocol = SamplingProtocol.of(identity, options, labels="even")
     return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 

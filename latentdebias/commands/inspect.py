@@ -18,12 +18,14 @@ from latentdebias.evaluation.inspection import (
     reconstruction_scores,
 )
 from latentdebias.files import check_output_file
+from latentdebias.registry import load_plugins
 from latentdebias.shards.jobs.inspect import ClassHistogram, class_histogram, summary
 from latentdebias.shards.reader import LatentShards
 
 
 def inspect(arguments: argparse.Namespace) -> None:
     """Print what the set holds and how well it decodes, and write the contact sheet."""
+    load_plugins(arguments.imports or ())
     shards = LatentShards(arguments.directory)
     out = arguments.out or _beside(shards.directory.resolve())
     if out.suffix != ".png":

@@ -4,10 +4,12 @@ import argparse
 import dataclasses
 
 from latentdebias.devices import open_device
-from latentdebias.drawing.image_sampler import DrawOptions, check_draw
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.models.model_directory import LoadedModel, load_model
 from latentdebias.registry import validate
+from latentdebias.sampling import DrawOptions, check_draw
+
+GUIDANCE_FLAGS = ("interval", "schedule", "rule", "channels", "rescale")
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
@@ -16,16 +18,19 @@ def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]
     model = load_model(arguments.model, device)
     if arguments.autoguidance is not None:
         model = model.guided_by(load_model(arguments.autoguidance, device))
+    options = draw_options(arguments, guided=model.config.num_classes > 0 or model.weaker is not None)
+    check_draw(options, model.latent_model.facts)
+    return model, options
+
+
+def draw_options(arguments: argparse.Namespace, guided: bool) -> DrawOptions:
+    """The options that the flags give; without --guidance the scale is the usual one, or 1 unless `guided`."""
+    scale = DrawOptions().guidance.scale if guided else 1
+    parts = {"scale": arguments.guidance, **{name: getattr(arguments, f"guidance_{name}") for name in GUIDANCE_FLAGS}}
+    guidance = {"scale": scale, **{name: value for name, value in parts.items() if value is not None}}
     names = [each.name for each in dataclasses.fields(DrawOptions) if each.name != "guidance"]
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if arguments.guidance is not None:
-        given["guidance"] = arguments.guidance
-    elif model.config.num_classes == 0 and model.weaker is None:
-        given["guidance"] = 1
-    options = validate(DrawOptions, given, "the options given")
-    config = model.config
-    check_draw(options, model.diffusion, config.num_classes, config.latent_shape[0], model.weaker)
-    return model, options
+    return validate(DrawOptions, {**given, "guidance": guidance}, "the options given")
 
 
 def parse_classes(text: str | None, model: LoadedModel) -> list[int]:

@@ -14,12 +14,12 @@ from PIL import Image
 
 from latentdebias.devices import open_device
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, grid_image, labels_in_turn
+from latentdebias.drawing.image_sampler import ImageSampler, grid_image, labels_in_turn
 from latentdebias.drawing.trajectory import ROWS, Trajectory
 from latentdebias.errors import UserError, command, pip_install
 from latentdebias.models.model_directory import LoadedModel, load_model
 from latentdebias.registry import load_plugins, validate
-from latentdebias.sampling import SAMPLERS
+from latentdebias.sampling import SAMPLERS, DrawOptions
 
 if TYPE_CHECKING:
     import gradio
@@ -109,13 +109,15 @@ class Player:
         Raises `UserError` as `latentdebias sample` does.
         """
         # As text, which is how `latentdebias sample` gets them.
-        given: dict[str, Any] = {"guidance": str(guidance), "sampler": sampler, "steps": str(steps), "seed": str(seed)}
-        options = validate(DrawOptions, {**given, "guidance_interval": (str(low), str(high))}, "the page")
+        given: dict[str, Any] = {"sampler": sampler, "steps": str(steps), "seed": str(seed)}
+        guided = {"scale": str(guidance), "interval": (str(low), str(high))}
+        options = validate(DrawOptions, {**given, "guidance": guided}, "the page")
         classes = [chosen - 1] if chosen else list(range(max(len(self.classes), 1)))
         trajectory = Trajectory(options.steps)
         watched = replace(self.sampler, observe=trajectory)
         images = torch.cat(list(watched.draw(labels_in_turn(classes, count), options)))
-        words = {"model": str(self.directory), "num": str(count), **given, "guidance-interval": f"{low},{high}"}
+        words = {"model": str(self.directory), "num": str(count), "guidance": str(guidance), **given}
+        words["guidance-interval"] = f"{low},{high}"
         if chosen:
             words["classes"] = self._spelled(chosen - 1)
         if self.vae:
@@ -165,14 +167,15 @@ def _controls(gr: Any, player: Player) -> list[Any]:
     """The inputs of `Player.draw`, in its order."""
     defaults = DrawOptions()
     guided = bool(player.classes)
-    low, high = defaults.guidance_interval
+    low, high = defaults.guidance.interval
+    scale = defaults.guidance.scale if guided else 1
     return [
         gr.Dropdown([ALL_CLASSES, *player.classes], type="index", label="Class", visible=guided),
         gr.Slider(1, MOST_IMAGES, GRID_COLUMNS, step=1, precision=0, label="Images"),
-        gr.Slider(0, MOST_GUIDANCE, defaults.guidance if guided else 1, step=0.1, label="Guidance", visible=guided),
+        gr.Slider(0, MOST_GUIDANCE, scale, step=0.1, label="Guidance", visible=guided),
         gr.Slider(0, 1, low, step=0.05, label="Guidance from", info="0: data", visible=guided),
         gr.Slider(0, 1, high, step=0.05, label="Guidance to", info="1: noise", visible=guided),
-        gr.Dropdown(player.samplers, value=defaults.sampler, label="Sampler"),
+        gr.Dropdown(player.samplers, value=SAMPLERS.name_of(defaults.sampler), label="Sampler"),
         gr.Slider(1, MOST_STEPS, defaults.steps, step=1, precision=0, label="Steps"),
         gr.Number(defaults.seed, precision=0, label="Seed"),
     ]

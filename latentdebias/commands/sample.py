@@ -13,28 +13,27 @@ from latentdebias import distributed
 from latentdebias.commands.opened_model import open_model, parse_classes
 from latentdebias.devices import share_cores
 from latentdebias.drawing.image_sampler import (
-    DrawOptions,
     ImageSampler,
     labels_at_random,
     labels_by_class,
     labels_in_turn,
 )
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_record import FORMAT_VERSION, settings_of, vae_of
 from latentdebias.drawing.sample_set import GRID, TRAJECTORY, SampleSet, refuse_foreign_files, remove_sample_set
 from latentdebias.drawing.trajectory import Trajectory
 from latentdebias.errors import UserError
-from latentdebias.evaluation.protocol.record import vae_of
 from latentdebias.files import check_output_folder, published
 from latentdebias.models.model_directory import ModelConfig, fingerprint
 from latentdebias.registry import load_plugins
+from latentdebias.sampling import DrawOptions
 
-FORMAT_VERSION = 2
 EVEN, RANDOM, BY_CLASS = "even", "random", "by class"
 
 
 def draw_sample_set(arguments: argparse.Namespace) -> None:
     """Draw this process's share of the set; the process that finishes last writes the grid and the formats."""
-    load_plugins(())
+    load_plugins(arguments.imports or ())
     _check(arguments)
     model, options = open_model(arguments)
     # The same image must give the same bytes on every run.
@@ -95,7 +94,7 @@ def _record(
         "compile": arguments.compile,
         "autoguidance": str(weaker) if weaker else None,
         "autoguidance_files": fingerprint(weaker) if weaker else None,
-        **dataclasses.asdict(options),
+        **settings_of(options),
     }
 
 

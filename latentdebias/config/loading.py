@@ -8,7 +8,7 @@ import yaml
 
 from latentdebias.config.run_config import RunConfig
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.registry import load_plugins, validate
+from latentdebias.registry import load_plugins, spelled_out, validate
 
 PACKAGE = Path(__file__).parents[1]
 # An installed package holds the shipped configs; in a checkout they lie beside it.
@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"Config {path} must be a mapping of sections such as `training:`, and is {type(values).__name__}."
         )
-    return values
+    return spelled_out(RunConfig, values)
 
 
 def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
@@ -105,4 +105,4 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     change = {**named, last: change}
     for section in reversed(sections):
         change = {section: change}
-    return merge(values, change)
+    return merge(values, spelled_out(RunConfig, change))

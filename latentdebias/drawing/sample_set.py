@@ -19,17 +19,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.drawing.grid import rows_in_order, rows_of_classes
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, save_grid
+from latentdebias.drawing.image_sampler import ImageSampler, save_grid
 from latentdebias.drawing.sample_blocks import SampleBlocks
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, SampleFormat
+from latentdebias.drawing.sample_record import read_record
 from latentdebias.errors import UserError
-from latentdebias.files import publish, published, read_json, try_lock, write_errors
+from latentdebias.files import publish, published, try_lock, write_errors
+from latentdebias.sampling import DrawOptions
 
 RECORD = "sampling.json"
 BLOCKS = "blocks"
 GRID = "grid.png"
 TRAJECTORY = "trajectory.png"
 DOES_NOT_DECIDE_THE_BYTES = {"model", "autoguidance"}
+DAMAGED = "Choose another --out, or draw anew with --replace."
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,7 @@ class SampleSet:
         if not path.exists():
             publish(path, record)
         # Read back in any case: another rank may have begun at the same moment, with other options.
-        begun = read_json(path, "Choose another --out, or draw anew with --replace.")
-        _refuse_another(self.out, begun, json.loads(record))
+        _refuse_another(self.out, read_record(path, DAMAGED), json.loads(record))
 
     def draw(self, sampler: ImageSampler, rank: int = 0, world_size: int = 1) -> None:
         """Draw this rank's blocks, but for those that are there; they are written while the next one is drawn."""

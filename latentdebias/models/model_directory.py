@@ -21,7 +21,7 @@ from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError, command
 from latentdebias.files import publish, published_folder, sha256_of
 from latentdebias.registry import load_plugins, plain, validate
-from latentdebias.sampling import Network
+from latentdebias.sampling import LatentModel, Network
 
 FORMAT_VERSION = 2
 CONFIG = "config.yaml"
@@ -78,14 +78,17 @@ class LoadedModel:
             )
         return dataclasses.replace(self, weaker=Network(weaker.backbone, weaker.diffusion))
 
+    @property
+    def latent_model(self) -> LatentModel:
+        """The model as what latents are drawn from."""
+        network = Network(self.backbone, self.diffusion)
+        return LatentModel(network, self.config.latent_shape, self.config.num_classes, self.weaker)
+
     def image_sampler(self, vae: str | None = None) -> ImageSampler:
         """The model with its autoencoder, on the model's device, ready to draw; `vae` says where the autoencoder is."""
         config, device = self.config, next(self.backbone.parameters()).device
         autoencoder = load_this_autoencoder(config.autoencoder, vae or config.autoencoder.id, device)
-        shape, num_classes = config.latent_shape, config.num_classes
-        return ImageSampler(
-            self.backbone, self.diffusion, config.normalization, autoencoder, shape, num_classes, self.weaker
-        )
+        return ImageSampler(self.latent_model, config.normalization, autoencoder)
 
 
 def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:

@@ -263,7 +263,7 @@ def test_a_drawn_set_is_scored_with_how_it_was_drawn(tool, model_dir, digit_shar
     record = json.loads((samples / "evaluation.json").read_text())
     assert record["num_samples"] == 12
     protocol = record["sampling"]
-    assert (protocol["steps"], protocol["seed"], protocol["guidance"], protocol["nfe"]) == (3, 5, 2.0, 3)
+    assert (protocol["steps"], protocol["seed"], protocol["guidance"]["scale"], protocol["nfe"]) == (3, 5, 2.0, 3)
     assert protocol["weights_sha256"] == hashlib.sha256((model_dir / "model.safetensors").read_bytes()).hexdigest()
     again = ["--num", 12, "--steps", 3, "--seed", 5, "--guidance", 2, *scoring, "--out", tmp_path / "drawn.json"]
     assert tool("evaluate", "--model", model_dir, *again).code == 0

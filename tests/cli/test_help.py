@@ -1,6 +1,7 @@
 """What `--help` says, costs, and must not import; and that its words about defaults and names are true."""
 
 import dataclasses
+import os
 import runpy
 import subprocess
 import sys
@@ -13,14 +14,14 @@ from latentdebias import cli
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER
 from latentdebias.cli import encode, evaluate, plan, sample
 from latentdebias.commands.encode import EncodeOptions
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_record import settings_of
 from latentdebias.drawing.trajectory import COLUMNS
 from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.metrics import METRICS
 from latentdebias.evaluation.protocol.intervals import RESAMPLES
-from latentdebias.sampling import SAMPLERS
-from latentdebias.sampling.guidance_options import GUIDANCE_RULES, GUIDANCE_SCHEDULES
+from latentdebias.sampling import SAMPLERS, DrawOptions
+from latentdebias.sampling.guidance import GUIDANCE_RULES, GUIDANCE_SCHEDULES
 from latentdebias.training.monitor.peak_flops import GPUS
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -91,26 +92,19 @@ def test_what_is_no_command_is_refused_with_the_nearest(tool):
 @pytest.mark.parametrize("field", dataclasses.fields(EncodeOptions), ids=lambda field: field.name)
 def test_encode_states_the_defaults_of_its_options(field):
     text = help_of(encode.parser(), field.name)
-    if field.default not in (dataclasses.MISSING, None, False):
+    if field.default not in (dataclasses.MISSING, None, False, ()):
         assert f"default {field.default}" in text
 
 
 def test_sampling_states_the_defaults_of_its_options():
-    parser, defaults = sample.parser(), DrawOptions()
-    for name in (
-        "sampler",
-        "steps",
-        "seed",
-        "batch_size",
-        "precision",
-        "zero_init",
-        "guidance_schedule",
-        "guidance_rule",
-    ):
-        assert f"default {getattr(defaults, name)}" in help_of(parser, name), name
-    assert f"default {defaults.guidance}" in help_of(parser, "guidance")
-    assert "default {:g},{:g}".format(*defaults.guidance_interval) in help_of(parser, "guidance_interval")
-    assert f"default {defaults.guidance_rescale:g}" in help_of(parser, "guidance_rescale")
+    parser, settings = sample.parser(), settings_of(DrawOptions())
+    guidance = settings.pop("guidance")
+    flags = {**settings, **{f"guidance_{name}": guidance[name] for name in ("schedule", "rule")}}
+    for name, default in flags.items():
+        assert f"default {default}" in help_of(parser, name), name
+    assert f"default {guidance['scale']}" in help_of(parser, "guidance")
+    assert "default {:g},{:g}".format(*guidance["interval"]) in help_of(parser, "guidance_interval")
+    assert f"default {guidance['rescale']:g}" in help_of(parser, "guidance_rescale")
 
 
 def test_nothing_given_is_nothing_said():
@@ -144,3 +138,19 @@ def test_other_defaults_that_help_states():
     assert DEFAULT_AUTOENCODER in help_of(encode.parser(), "vae")
     assert help_of(plan.parser(), "gpu") == f"{', '.join(sorted(GPUS))}; default h100"
     assert {"inception", "dinov2", "digits"} < set(EXTRACTORS.names())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+    ids=["default", "spin count", "wait policy"],
+)
+@pytest.mark.parametrize("module", ["latentdebias.cli", "latentdebias.cli.train"])
+def test_how_threads_wait_is_set_before_torch_is_loaded_unless_the_user_says(module, given, expected):
+    program = f"import sys, {module}, os; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env={**environment, **given}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(expected), "False"]

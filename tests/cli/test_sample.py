@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from latentdebias.cli.sampling_arguments import add_sampling_arguments
 from latentdebias.commands import opened_model
 from latentdebias.drawing import sample_blocks
 from latentdebias.errors import UserError
-from latentdebias.sampling import SAMPLERS
+from latentdebias.sampling import SAMPLERS, ModelFacts
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--steps", 3]
@@ -129,8 +130,8 @@ def test_guidance_is_chosen_by_options_and_recorded(tool, model_dir, tmp_path):
     assert not all(np.array_equal(pngs(chosen)[name], image) for name, image in pngs(plain).items())
     record = json.loads((chosen / "sampling.json").read_text())
     assert record["sampler"] == {"name": "heun", "s_churn": 10}
-    assert record["guidance_interval"] == [0.1, 0.9]
-    assert (record["guidance_schedule"], record["guidance_channels"], record["guidance_rescale"]) == ("cosine", 3, 0.5)
+    assert record["guidance"]["interval"] == [0.1, 0.9]
+    assert record["guidance"].items() >= {"scale": 1.5, "schedule": "cosine", "channels": 3, "rescale": 0.5}.items()
     assert record["autoguidance"] == str(model_dir)
 
 
@@ -166,12 +167,12 @@ def test_replace_is_refused_of_several_processes(tool, model_dir, tmp_path, monk
         (["--sampler", "{name: ddim, etta: 1}"], "Did you mean 'eta'"),
         (["--sampler", "euler"], "choose sampler ddim"),
         (["--guidance-interval", "0.8,0.2"], "is empty"),
-        (["--guidance-interval", "0.8"], "'guidance_interval"),
-        (["--guidance-interval", "0,800"], "'guidance_interval"),
+        (["--guidance-interval", "0.8"], "'guidance.interval"),
+        (["--guidance-interval", "0,800"], "'guidance.interval"),
         (["--guidance-schedule", "cosin"], "Did you mean 'cosine'"),
         (["--guidance-rule", "cfg_zero"], "schedule flow"),
         (["--guidance-channels", "5"], "latents have 4"),
-        (["--guidance-rescale", "2"], "'guidance_rescale'"),
+        (["--guidance-rescale", "2"], "'guidance.rescale'"),
         (["--guidance", "1", "--guidance-channels", "3"], "would do nothing"),
         (["--zero-init", "1"], "not flow"),
         (["--autoguidance", "/nowhere"], "no model directory"),
@@ -283,6 +284,10 @@ class Model:
     diffusion: Diffusion = field(default_factory=lambda: Diffusion("linear", "v"))
     weaker: None = None
 
+    @property
+    def latent_model(self):
+        return SimpleNamespace(facts=ModelFacts(self.diffusion, self.config.latent_shape[0], self.config.num_classes))
+
 
 def test_a_class_name_wins_over_the_same_number():
     """Twelve folders named by number stand in the order of text: 0, 1, 10, 11, 2."""
@@ -304,7 +309,7 @@ def test_guidance_is_on_by_default_where_there_are_classes(monkeypatch, num_clas
     parser = argparse.ArgumentParser()
     add_sampling_arguments(parser)
     _, options = opened_model.open_model(argparse.Namespace(model="model", **vars(parser.parse_args(given))))
-    assert options.guidance == guidance
+    assert options.guidance.scale == guidance
 
 
 def test_guidance_of_a_model_without_classes_is_refused(monkeypatch):

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from draw_options import draw_options
 from PIL import Image
 
 from latentdebias.drawing import sample_set
-from latentdebias.drawing.image_sampler import DrawOptions, labels_at_random, labels_in_turn
+from latentdebias.drawing.image_sampler import labels_at_random, labels_in_turn
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS, AdmNpz, PngFolder, WebDatasetShards
 from latentdebias.drawing.sample_set import SampleSet, remove_sample_set
 from latentdebias.errors import UserError
 from latentdebias.files import wait_for_lock
-from latentdebias.sampling.generate import image_generator
+from latentdebias.sampling.latent_sampler import image_generator
 
 COUNT, SIZE, CLASSES = 22, 4, 3
 LABELS = labels_in_turn(list(range(CLASSES)), COUNT)
@@ -44,7 +45,7 @@ class NoiseSampler:
 
 
 def sample_set_in(out, formats=ALL_FORMATS, labels=LABELS, names=("ant", "bee", "cat"), **options):
-    drawing = DrawOptions(**{"batch_size": 5, "seed": 1, **options})
+    drawing = draw_options(**{"batch_size": 5, "seed": 1, **options})
     record = {"model": str(out), "seed": drawing.seed, "steps": drawing.steps, "count": len(labels)}
     return SampleSet(out, labels, drawing, formats, record, names)
 

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from draw_options import draw_options
 from gaussian import SHAPE, exact_prediction
 
 from latentdebias import Diffusion
 from latentdebias.drawing.trajectory import Trajectory, chosen_steps
-from latentdebias.sampling import SAMPLERS, generate
+from latentdebias.sampling import LatentSampler
 from latentdebias.sampling.timesteps import visited
 
 FLOW = Diffusion("flow", "flow")
@@ -12,8 +13,8 @@ FLOW = Diffusion("flow", "flow")
 
 def draw(observe, sampler="ddim", steps=10, count=3, batch_size=3, d=FLOW, zero_init=0):
     labels = torch.zeros(count, dtype=torch.long)
-    arguments = (exact_prediction(d), d, SAMPLERS.build(sampler), labels, SHAPE, 0, steps, batch_size, zero_init)
-    return torch.cat(list(generate(*arguments, observe=observe)))
+    options = draw_options(sampler=sampler, steps=steps, batch_size=batch_size, zero_init=zero_init)
+    return torch.cat(list(LatentSampler(exact_prediction(d), d, SHAPE, observe).draw(labels, options)))
 
 
 def pixels(z):

@@ -1,17 +1,17 @@
 from dataclasses import replace
 
 import pytest
+from draw_options import draw_options
 
 from latentdebias.evaluation.protocol.comparison import comparison, differences
-from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 
 METRICS = [{"name": "fid"}, {"name": "precision_recall"}, {"name": "colour_shift"}]
 
 
 def record(scores=None, intervals=None, **changes):
-    sampling = SamplingProtocol(
-        model="model", sampler="ddim", steps=50, guidance=1.5, seed=0, vae="digits", ema="0.999"
-    )
+    sampling = SamplingProtocol.of(ModelIdentity(model="model", vae="digits", ema="0.999"), draw_options())
     values = {
         "scores": scores or {"fid": 3.0},
         "intervals": intervals or {},
@@ -39,15 +39,15 @@ def test_the_same_settings_are_said_to_be_the_same():
 def test_every_setting_that_differs_is_named_before_the_scores():
     a = record()
     b = record(
-        sampling=replace(a.sampling, steps=25, nfe=25, other={"guidance_interval": [0.2, 0.8]}),
+        sampling=replace(a.sampling, steps=25, nfe=25, guidance={**a.sampling.guidance, "interval": [0.2, 0.8]}),
         versions={"torch": "2.1"},
         num_samples=500,
     )
     assert differences(a, b) == {
         "num_samples": (1000, 500),
         "sampling.steps": (50, 25),
-        "sampling.nfe": ("not there", 25),
-        "sampling.other.guidance_interval": ("not there", [0.2, 0.8]),
+        "sampling.guidance.interval": ([0.0, 1.0], [0.2, 0.8]),
+        "sampling.nfe": (50, 25),
         "versions.torch": ("2.0", "2.1"),
     }
     lines = comparison(a, b).splitlines()

@@ -1,37 +1,35 @@
 import importlib.metadata
 import json
-from dataclasses import dataclass, make_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, fields, replace
 
 import pytest
-import torch
+from draw_options import draw_options
 
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.errors import UserError
-from latentdebias.evaluation.extractors import FeatureSet
 from latentdebias.evaluation.metrics import METRICS
-from latentdebias.evaluation.protocol import record as record_module
-from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, record_of
-from latentdebias.sampling import SAMPLERS
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.sampling import DrawOptions
+from latentdebias.sampling.heun import Heun
+from latentdebias.training.hooks.evaluation import EvaluationOptions
 
-
-def feature_set(count, sha256):
-    return FeatureSet(torch.zeros(count, 2), torch.zeros(count, 2), None, None, sha256)
+MODEL = ModelIdentity(model="model/", vae="sd-vae-ft-mse sha256:dd", ema="0.9999")
 
 
 @pytest.fixture
 def record():
-    return record_of(
-        {"fid": 2.0812345, "kid": 0.00123456},
-        [METRICS.build("fid"), METRICS.build({"name": "kid", "subsets": 7, "seed": 3})],
-        feature_set(1000, "a" * 64),
-        feature_set(1797, "b" * 64),
-        samples_path="samples/",
-        reference_path="digits/",
+    metrics = [METRICS.build("fid"), METRICS.build({"name": "kid", "subsets": 7, "seed": 3})]
+    return ProtocolRecord(
+        scores={"fid": 2.0812345, "kid": 0.00123456},
+        metrics=[METRICS.spec_of(metric) for metric in metrics],
+        num_samples=1000,
+        num_reference=1797,
+        samples="samples/",
+        samples_sha256="a" * 64,
+        reference="digits/",
+        reference_sha256="b" * 64,
         extractor="digits sha256:cc",
-        sampling=SamplingProtocol(
-            model="model/", sampler="ddim", steps=50, guidance=1.5, seed=11, vae="sd-vae-ft-mse sha256:dd", ema="0.9999"
-        ),
+        sampling=SamplingProtocol.of(MODEL, draw_options(seed=11), labels="even"),
     )
 
 
@@ -49,9 +47,7 @@ def test_the_file_holds_the_scores_and_the_whole_protocol(record, tmp_path):
 
 def test_a_written_record_reads_back(record, tmp_path):
     record.write(tmp_path / "evaluation.json")
-    values = json.loads((tmp_path / "evaluation.json").read_text())
-    values["sampling"] = SamplingProtocol(**values["sampling"])
-    assert ProtocolRecord(**values) == record
+    assert ProtocolRecord.read(tmp_path / "evaluation.json") == record
 
 
 def test_an_old_record_survives_a_failed_write(record, tmp_path):
@@ -92,21 +88,36 @@ def test_found_images_have_no_sampling_settings(record):
 
 
 def test_the_protocol_is_that_of_the_options():
-    options = DrawOptions(sampler="heun", steps=7, guidance=2.5, seed=3, batch_size=9, precision="bf16")
-    protocol = SamplingProtocol.of(Path("runs/model"), options, "digits", "std0.050", Path("weaker"))
-    assert protocol.other["guidance_interval"] == list(options.guidance_interval)
-    assert replace(protocol, other={}) == SamplingProtocol(
-        model="runs/model",
-        sampler="heun",
-        steps=7,
-        guidance=2.5,
-        seed=3,
-        vae="digits",
-        ema="std0.050",
-        precision="bf16",
-        nfe=SAMPLERS.build("heun").nfe(7),
-        autoguidance="weaker",
+    guidance = {"scale": 2.5, "schedule": "cosine"}
+    options = draw_options(sampler="heun", steps=7, guidance=guidance, seed=3, batch_size=9, precision="bf16")
+    protocol = asdict(SamplingProtocol.of(MODEL, options))
+    assert protocol["sampler"] == "heun"
+    assert protocol["guidance"] == {
+        "scale": 2.5, "interval": [0.0, 1.0], "schedule": "cosine", "rule": "cfg", "channels": None, "rescale": 0.0
+    }  # fmt: skip
+    assert {name: protocol[name] for name in ("steps", "seed", "precision", "model", "ema")} == {
+        "steps": 7, "seed": 3, "precision": "bf16", "model": "model/", "ema": "0.9999"
+    }  # fmt: skip
+    assert protocol["nfe"] == Heun().nfe(7) > 7
+
+
+def test_every_drawing_option_but_the_batch_size_is_of_the_protocol():
+    names = {each.name for each in fields(DrawOptions)} - {"batch_size"}
+    assert names <= {each.name for each in fields(SamplingProtocol)}
+
+
+def test_what_a_caller_adds_to_the_options_is_not_of_the_protocol():
+    assert SamplingProtocol.of(MODEL, EvaluationOptions(every=5)) == SamplingProtocol.of(
+        MODEL, draw_options(guidance=1)
     )
+
+
+def test_the_line_tells_what_of_guidance_is_not_usual(record):
+    guidance = {"scale": 2, "interval": (0.2, 0.8)}
+    sampling = SamplingProtocol.of(MODEL, draw_options(guidance=guidance, sampler={"name": "ddim", "eta": 0.5}))
+    line = replace(record, sampling=sampling).line()
+    assert "guidance 2 interval [0.2, 0.8], seed 0" in line
+    assert "'eta': 0.5" in line
 
 
 def test_intervals_stand_behind_their_scores_and_read_back(record, tmp_path):
@@ -127,29 +138,6 @@ def test_a_file_that_is_no_record_is_an_error_of_the_user(tmp_path, content, wor
         path.write_text(content)
     with pytest.raises(UserError, match=words):
         ProtocolRecord.read(path)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaterOptions(DrawOptions):
-    """Not of the protocol: what a caller's own options add."""
-
-    every: int = 5
-
-
-def test_the_number_of_network_evaluations_is_the_samplers():
-    heun = SamplingProtocol.of(Path("m"), DrawOptions(sampler="heun", steps=7), "digits", "none")
-    assert heun.nfe == SAMPLERS.build("heun").nfe(7) > 7
-    plain = SamplingProtocol.of(Path("m"), LaterOptions(), "digits", "none")
-    assert plain.nfe == 50
-    assert plain.other.keys() & {"every", "batch_size", "steps"} == set()
-
-
-def test_settings_that_options_gain_later_are_recorded(monkeypatch, record):
-    extended = make_dataclass("Extended", [("interval", tuple, (0.2, 0.8))], bases=(DrawOptions,), frozen=True)
-    monkeypatch.setattr(record_module, "DrawOptions", extended)
-    protocol = SamplingProtocol.of(Path("m"), extended(), "digits", "none")
-    assert protocol.other["interval"] == [0.2, 0.8]
-    assert "interval [0.2, 0.8]" in replace(record, sampling=protocol).line()
 
 
 def test_published_moments_have_no_number(record):

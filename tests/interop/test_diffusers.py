@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, DiTPipeline, DiTTransformer2DModel
+from draw_options import draw_options
 from random_models import CHANNELWISE, SMALL_DIT, randomised
 
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.errors import UserError
 from latentdebias.interop.diffusers.folded_vae import fold_normalization
 from latentdebias.interop.diffusers.names import from_diffusers, to_diffusers
@@ -133,7 +133,7 @@ def test_the_exported_pipeline_draws_our_images(random_model, tmp_path, diffusio
         num_inference_steps=30,
         output_type="pt",
     ).images
-    options = DrawOptions(sampler="ddim", steps=30, guidance=guidance, seed=5)
+    options = draw_options(sampler="ddim", steps=30, guidance=guidance, seed=5)
     expected = torch.cat(list(model.image_sampler().draw(torch.tensor(labels), options)))
     assert expected.float().std() > 1
     torch.testing.assert_close(drawn, expected / 255, rtol=0, atol=ONE_LEVEL)
@@ -165,7 +165,7 @@ def test_an_exported_folder_comes_back_as_it_was(random_model, tmp_path):
     assert all(torch.equal(w, back.backbone.state_dict()[name]) for name, w in model.backbone.state_dict().items())
     assert back.config.class_names == model.config.class_names
     assert back.diffusion.spec()["schedule"] == model.diffusion.spec()["schedule"]
-    labels, options = torch.tensor([1, 2]), DrawOptions(steps=3)
+    labels, options = torch.tensor([1, 2]), draw_options(steps=3)
     left, right = (torch.cat(list(m.image_sampler().draw(labels, options))).int() for m in (model, back))
     assert (left - right).abs().max() <= 1
 
@@ -220,7 +220,7 @@ def test_any_other_model_becomes_a_custom_pipeline_that_draws_our_images(
     assert reason in export_diffusers(model, out).reason
     pipe = DiffusionPipeline.from_pretrained(str(out), custom_pipeline=str(out), trust_remote_code=True)
     drawn = pipe(class_labels=[3, 7], guidance_scale=2.0, num_inference_steps=5, seed=4, output_type="pt").images
-    options = DrawOptions(steps=5, guidance=2.0, seed=4)
+    options = draw_options(steps=5, guidance=2.0, seed=4)
     expected = torch.cat(list(model.image_sampler().draw(torch.tensor([3, 7]), options)))
     assert torch.equal(drawn, expected / 255)
     assert pipe(class_labels=[1], num_inference_steps=1).images[0].size == (32, 32)

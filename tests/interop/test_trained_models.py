@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from draw_options import draw_options
 
 import latentdebias
 from latentdebias.config import load_config
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
@@ -26,5 +26,5 @@ def test_a_run_ends_in_a_model_that_draws(small_run, process_group, tmp_path, ch
     assert (tmp_path / "run" / "samples" / "step-00000004.png").is_file()
     model = latentdebias.load_model(tmp_path / "run" / "model")
     assert model.diffusion.spec() == latentdebias.Diffusion(**config.plain()["diffusion"]).spec()
-    images = torch.cat(list(model.image_sampler().draw(torch.tensor([1, 2]), DrawOptions(sampler=sampler, steps=3))))
+    images = torch.cat(list(model.image_sampler().draw(torch.tensor([1, 2]), draw_options(sampler=sampler, steps=3))))
     assert images.shape == (2, 3, 32, 32)

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 import torch
 import yaml
+from draw_options import draw_options
 
 import latentdebias
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.errors import UserError
 from latentdebias.models.model_directory import ModelConfig, save_model
 
@@ -122,7 +122,7 @@ def test_a_network_with_learned_variance_comes_back_with_both_halves(model_dir, 
     z, t, y = torch.randn(2, 4, 4, 4), torch.tensor([3.0, 500.0]), torch.tensor([0, 9])
     assert model.backbone(z, t, y).shape == (2, 8, 4, 4)
     torch.testing.assert_close(model.backbone(z, t, y), backbone(z, t, y))
-    images = list(model.image_sampler().draw(torch.tensor([1, 2]), DrawOptions(sampler="ddpm", steps=3)))
+    images = list(model.image_sampler().draw(torch.tensor([1, 2]), draw_options(sampler="ddpm", steps=3)))
     assert images[0].shape == (2, 3, 32, 32)
 
 
@@ -144,7 +144,7 @@ def test_autoguidance_by_a_model_of_other_data_is_refused(model_dir, field, valu
 def test_autoguidance_needs_the_same_schedule_but_not_the_same_target(model_dir):
     model = latentdebias.load_model(model_dir)
     weaker = dataclasses.replace(model, diffusion=Diffusion("cosine", "eps"))
-    assert model.guided_by(weaker).image_sampler().weaker.backbone is model.backbone
+    assert model.guided_by(weaker).latent_model.weaker.backbone is model.backbone
     with pytest.raises(UserError, match="same schedule"):
         model.guided_by(dataclasses.replace(model, diffusion=Diffusion("linear", "v")))
 
@@ -153,9 +153,8 @@ def test_autoguidance_needs_the_same_schedule_but_not_the_same_target(model_dir)
 def test_images_do_not_depend_on_the_batch_size(model_dir, sampler):
     """Uint8 pixels; a level may differ where a rounding falls the other way."""
     painter, labels = latentdebias.load_model(model_dir).image_sampler(), torch.tensor([3, 7, 3, 7, 1])
-    whole, parts = (
-        torch.cat(list(painter.draw(labels, DrawOptions(sampler=sampler, steps=4, batch_size=size)))) for size in (5, 2)
-    )
+    options = [draw_options(sampler=sampler, steps=4, batch_size=size) for size in (5, 2)]
+    whole, parts = (torch.cat(list(painter.draw(labels, each))) for each in options)
     assert whole.shape == (5, 3, 32, 32)
     assert (whole.int() - parts.int()).abs().max() <= 1
 
@@ -163,4 +162,4 @@ def test_images_do_not_depend_on_the_batch_size(model_dir, sampler):
 def test_more_steps_than_the_schedule_has_is_an_error(model_dir):
     painter = latentdebias.load_model(model_dir).image_sampler()
     with pytest.raises(UserError, match="1000"):
-        list(painter.draw(torch.tensor([1]), DrawOptions(steps=1001)))
+        list(painter.draw(torch.tensor([1]), draw_options(steps=1001)))

@@ -1,11 +1,13 @@
 import pytest
 import torch
+from draw_options import draw_options
 from torch import nn
 
 from latentdebias import Diffusion
 from latentdebias.errors import UserError
-from latentdebias.sampling import GuidanceOptions, Guided, Network
-from latentdebias.sampling.guidance import rescale
+from latentdebias.registry import validate
+from latentdebias.sampling import Guidance, Guided, ModelFacts, Network, check_draw
+from latentdebias.sampling.guided import rescale
 
 
 class LabelIsTheAnswer(nn.Module):
@@ -28,8 +30,12 @@ EPS = Diffusion("linear", "eps")
 T = torch.tensor(500)
 
 
-def guided(model, diffusion=EPS, null_class=10, weaker=None, **options):
-    return Guided(Network(model, diffusion), GuidanceOptions(**options), null_class, weaker)
+def guided(model, diffusion=EPS, null_class=10, weaker=None, **guidance):
+    return Guided(Network(model, diffusion), of(**{"scale": 1.5, **guidance}), null_class, weaker)
+
+
+def of(**guidance):
+    return validate(Guidance, guidance, "the test")
 
 
 def constant(values, channels=4):
@@ -38,20 +44,20 @@ def constant(values, channels=4):
 
 def test_guidance_extrapolates_from_the_null_class_on_all_channels_in_one_call():
     model = LabelIsTheAnswer()
-    out = guided(model, guidance=1.5)(Z, T, LABELS)
+    out = guided(model, scale=1.5)(Z, T, LABELS)
     assert model.batches == [4]
     torch.testing.assert_close(out, constant(10 + 1.5 * (LABELS - 10)))
 
 
 def test_guidance_1_runs_the_conditional_half_only():
     model = LabelIsTheAnswer()
-    out = guided(model, guidance=1.0)(Z, T, LABELS)
+    out = guided(model, scale=1.0)(Z, T, LABELS)
     assert model.batches == [2]
     torch.testing.assert_close(out, constant(LABELS))
 
 
 def test_an_unconditional_model_gets_no_labels():
-    assert (guided(LabelIsTheAnswer(), null_class=0, guidance=1.0)(Z, T, LABELS) == -1).all()
+    assert (guided(LabelIsTheAnswer(), null_class=0, scale=1.0)(Z, T, LABELS) == -1).all()
 
 
 @pytest.mark.parametrize(("schedule", "t", "time"), [("linear", T, 500.0), ("flow", torch.tensor(0.3), 300.0)])
@@ -71,13 +77,13 @@ def test_under_the_edm_target_the_network_sees_the_scaled_input():
 
     d, t = Diffusion("linear", "edm"), torch.tensor([300, 300])
     z = torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    guided(Backbone(), d, guidance=1.0)(z, t[0], LABELS)
+    guided(Backbone(), d, scale=1.0)(z, t[0], LABELS)
     torch.testing.assert_close(seen[0], d.model_input(z, t).float())
 
 
 def test_guidance_of_three_channels_leaves_the_fourth_to_the_class():
     """As DiT's published numbers were drawn."""
-    out = guided(LabelIsTheAnswer(), guidance=1.5, guidance_channels=3)(Z, T, LABELS)
+    out = guided(LabelIsTheAnswer(), scale=1.5, channels=3)(Z, T, LABELS)
     torch.testing.assert_close(out[:, :3], constant(10 + 1.5 * (LABELS - 10), 3))
     torch.testing.assert_close(out[:, 3:], constant(LABELS, 1))
 
@@ -85,7 +91,7 @@ def test_guidance_of_three_channels_leaves_the_fourth_to_the_class():
 @pytest.mark.parametrize("channels", [None, 3])
 def test_the_values_of_a_learned_variance_are_those_of_the_class(channels):
     d = Diffusion("linear", "eps", variance="learned_range")
-    out = guided(LabelIsTheAnswer(outputs=2), d, guidance=2.0, guidance_channels=channels)(Z, T, LABELS)
+    out = guided(LabelIsTheAnswer(outputs=2), d, scale=2.0, channels=channels)(Z, T, LABELS)
     assert out.shape == (2, 8, 3, 3)
     torch.testing.assert_close(out[:, :3], constant(10 + 2 * (LABELS - 10), 3))
     torch.testing.assert_close(out[:, 4:], constant(10 * LABELS))
@@ -94,7 +100,7 @@ def test_the_values_of_a_learned_variance_are_those_of_the_class(channels):
 def test_outside_the_interval_the_unconditional_half_is_not_run():
     """Min-SNR's t <= 800 is [0, 0.8]; both ends belong to it."""
     model = LabelIsTheAnswer()
-    limited = guided(model, guidance=2.0, guidance_interval=(0.2, 0.8))
+    limited = guided(model, scale=2.0, interval=(0.2, 0.8))
     answers = [limited(Z, torch.tensor(t), LABELS)[0, 0, 0, 0].item() for t in (0, 199, 200, 500, 800, 801, 999)]
     assert model.batches == [2, 2, 4, 4, 4, 2, 2]
     assert answers == [3, 3, -4, -4, -4, 3, 3]
@@ -104,20 +110,20 @@ def test_outside_the_interval_the_unconditional_half_is_not_run():
     ("constant", 3, 3, 3), ("linear", 1, 3, 5), ("cosine", 1, 3, 5)
 ])  # fmt: skip
 def test_schedules_go_from_none_at_noise_to_twice_the_strength_and_keep_its_mean(name, at_noise, at_middle, at_data):
-    options = GuidanceOptions(guidance=3.0, guidance_schedule=name)
-    assert [options.scale(u) for u in (1.0, 0.5, 0.0)] == pytest.approx([at_noise, at_middle, at_data])
+    options = of(scale=3.0, schedule=name)
+    assert [options.scale_at(u) for u in (1.0, 0.5, 0.0)] == pytest.approx([at_noise, at_middle, at_data])
     positions = (torch.arange(1000) + 0.5) / 1000
-    assert sum(options.scale(u) for u in positions.tolist()) / 1000 == pytest.approx(3, abs=1e-6)
+    assert sum(options.scale_at(u) for u in positions.tolist()) / 1000 == pytest.approx(3, abs=1e-6)
 
 
 def test_linear_and_cosine_differ_between():
-    scales = [GuidanceOptions(guidance=3.0, guidance_schedule=name).scale(0.75) for name in ("linear", "cosine")]
+    scales = [of(scale=3.0, schedule=name).scale_at(0.75) for name in ("linear", "cosine")]
     assert scales == pytest.approx([2.0, 3 - 2**0.5])
 
 
 def test_where_a_schedule_is_at_none_one_half_is_run():
     model = LabelIsTheAnswer()
-    guided(model, Diffusion("flow", "flow"), guidance=3.0, guidance_schedule="linear")(Z, torch.tensor(1.0), LABELS)
+    guided(model, Diffusion("flow", "flow"), scale=3.0, schedule="linear")(Z, torch.tensor(1.0), LABELS)
     assert model.batches == [2]
 
 
@@ -141,7 +147,7 @@ class Random(nn.Module):
 
 def test_rescale_and_channels_work_together_on_the_guided_channels():
     strong, weak = Random()(Z, None, LABELS), Random()(Z, None, torch.tensor([10, 10]))
-    out = guided(Random(), guidance=3.0, guidance_channels=3, guidance_rescale=0.7)(Z, T, LABELS)
+    out = guided(Random(), scale=3.0, channels=3, rescale=0.7)(Z, T, LABELS)
     plain = weak[:, :3] + 3 * (strong[:, :3] - weak[:, :3])
     factor = strong[:, :3].std((1, 2, 3)) / plain.std((1, 2, 3))
     torch.testing.assert_close(out[:, :3], plain * (0.7 * factor + 0.3).view(-1, 1, 1, 1))
@@ -152,7 +158,7 @@ def test_cfg_zero_fits_the_null_answer_to_the_conditional_one_first():
     """Fan et al. 2025: s = <strong, weak> / |weak|^2, by image."""
     d, t = Diffusion("flow", "flow"), torch.tensor(0.5)
     strong, weak = Random()(Z, None, LABELS), Random()(Z, None, torch.tensor([10, 10]))
-    out = guided(Random(), d, guidance=3.0, guidance_rule="cfg_zero")(Z, t, LABELS)
+    out = guided(Random(), d, scale=3.0, rule="cfg_zero")(Z, t, LABELS)
     for i in range(2):
         s = torch.dot(strong[i].flatten(), weak[i].flatten()) / weak[i].norm() ** 2
         torch.testing.assert_close(out[i], s * weak[i] + 3 * (strong[i] - s * weak[i]))
@@ -160,14 +166,14 @@ def test_cfg_zero_fits_the_null_answer_to_the_conditional_one_first():
 
 def test_autoguidance_pushes_away_from_a_weaker_model_of_the_same_class():
     model, weak = LabelIsTheAnswer(), LabelIsTheAnswer(scale=0.5)
-    out = guided(model, weaker=Network(weak, EPS), guidance=2.0)(Z, T, LABELS)
+    out = guided(model, weaker=Network(weak, EPS), scale=2.0)(Z, T, LABELS)
     assert (model.batches, weak.batches) == ([2], [2])
     torch.testing.assert_close(out, constant(0.5 * LABELS + 2 * (LABELS - 0.5 * LABELS)))
 
 
 def test_autoguidance_works_without_classes():
     model, weak = LabelIsTheAnswer(), LabelIsTheAnswer(scale=0.5)
-    out = guided(model, null_class=0, weaker=Network(weak, EPS), guidance=2.0)(Z, T, LABELS)
+    out = guided(model, null_class=0, weaker=Network(weak, EPS), scale=2.0)(Z, T, LABELS)
     torch.testing.assert_close(out, torch.full((2, 4, 3, 3), -0.5 + 2 * -0.5))
 
 
@@ -181,7 +187,7 @@ def test_a_weaker_model_may_have_another_target_and_variance():
             answer = Diffusion("linear", "eps").convert(eps_hat, z, t, to="v")
             return torch.cat([answer, torch.full_like(answer, 99.0)], 1)
 
-    out = guided(LabelIsTheAnswer(), weaker=Network(SameThoughtAsV(), v), guidance=2.0)(z, T, LABELS)
+    out = guided(LabelIsTheAnswer(), weaker=Network(SameThoughtAsV(), v), scale=2.0)(z, T, LABELS)
     torch.testing.assert_close(out, constant(1.5 * LABELS), rtol=1e-5, atol=1e-5)
 
 
@@ -203,7 +209,7 @@ class Linear(nn.Module):
 @pytest.mark.parametrize(("precision", "inside"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_the_network_runs_in_its_precision_and_answers_in_fp32(guidance, precision, inside):
     model = Linear()
-    out = Guided(Network(model, EPS), GuidanceOptions(guidance=guidance), 10, precision=precision)(Z, T, LABELS)
+    out = Guided(Network(model, EPS), Guidance(guidance), 10, precision=precision)(Z, T, LABELS)
     assert model.dtypes == [inside]
     assert out.dtype == torch.float32
 
@@ -212,35 +218,46 @@ FLOW = Diffusion("flow", "flow")
 
 
 @pytest.mark.parametrize(
-    ("options", "diffusion", "num_classes", "weaker", "words"),
+    ("guidance", "diffusion", "num_classes", "autoguided", "words"),
     [
-        ({"guidance": 1.5}, EPS, 0, None, "unconditional.*--autoguidance"),
-        ({"guidance": 1, "guidance_interval": (0.1, 0.8)}, EPS, 10, None, "guidance_interval would do nothing"),
-        ({"guidance": 1, "guidance_channels": 3}, EPS, 0, None, "guidance_channels would do nothing"),
-        ({"guidance": 1}, EPS, 10, Network(nn.Identity(), EPS), "autoguidance would do nothing"),
-        ({"guidance_interval": (0.8, 0.1)}, EPS, 10, None, "is empty"),
-        ({"guidance_channels": 5}, EPS, 10, None, "latents have 4"),
-        ({"guidance_schedule": "cosin"}, EPS, 10, None, "Did you mean 'cosine'"),
-        ({"guidance_rule": "cfg_zer"}, EPS, 10, None, "Did you mean 'cfg_zero'"),
-        ({"guidance_rule": "cfg_zero"}, EPS, 10, None, "schedule flow and target flow"),
-        ({"guidance_rule": "cfg_zero"}, FLOW, 10, Network(nn.Identity(), FLOW), "two models"),
-        ({"zero_init": 1}, EPS, 10, None, "not flow"),
+        (1.5, EPS, 0, False, "unconditional.*--autoguidance"),
+        ({"scale": 1, "interval": (0.1, 0.8)}, EPS, 10, False, "guidance.interval would do nothing"),
+        ({"scale": 1, "channels": 3}, EPS, 0, False, "guidance.channels would do nothing"),
+        (1, EPS, 10, True, "autoguidance would do nothing"),
+        ({"scale": 2, "interval": (0.8, 0.1)}, EPS, 10, False, "is empty"),
+        ({"scale": 2, "channels": 5}, EPS, 10, False, "latents have 4"),
+        ({"scale": 2, "schedule": "cosin"}, EPS, 10, False, "guidance.schedule in the test: .*Did you mean 'cosine'"),
+        ({"scale": 2, "rule": "cfg_zer"}, EPS, 10, False, "guidance.rule in the test: .*Did you mean 'cfg_zero'"),
+        ({"scale": 2, "rule": "cfg_zero"}, EPS, 10, False, "schedule flow and target flow"),
+        ({"scale": 2, "rule": "cfg_zero"}, FLOW, 10, True, "two models"),
+        ({"interval": (0, 0.8)}, EPS, 10, False, "Missing key 'guidance.scale'"),
+        ({"scale": 2, "intervall": (0, 0.8)}, EPS, 10, False, "'guidance.intervall'.*Did you mean 'interval'"),
+        ("strong", EPS, 10, False, "Bad value 'strong' for 'guidance.scale'"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options, diffusion, num_classes, weaker, words):
+def test_what_makes_no_sense_is_refused(guidance, diffusion, num_classes, autoguided, words):
     with pytest.raises(UserError, match=words):
-        GuidanceOptions(**options).check(diffusion, num_classes, 4, weaker)
+        check_draw(draw_options(guidance=guidance), ModelFacts(diffusion, 4, num_classes, autoguided))
 
 
 @pytest.mark.parametrize(
-    ("options", "diffusion", "num_classes", "weaker"),
+    ("guidance", "diffusion", "num_classes", "autoguided"),
     [
-        ({"guidance": 1}, EPS, 0, None),
-        ({"guidance": 1, "zero_init": 2}, FLOW, 0, None),
-        ({"guidance": 2.0}, EPS, 0, Network(nn.Identity(), EPS)),
-        ({"guidance": 2.0, "guidance_rule": "cfg_zero", "zero_init": 1, "guidance_interval": (0, 0.9)}, FLOW, 10, None),
-        ({"guidance_schedule": "cosine", "guidance_rescale": 0.7, "guidance_channels": 3}, EPS, 10, None),
+        (1, EPS, 0, False),
+        (2.0, EPS, 0, True),
+        ({"scale": 2.0, "rule": "cfg_zero", "interval": (0, 0.9)}, FLOW, 10, False),
+        ({"scale": 1.5, "schedule": "cosine", "rescale": 0.7, "channels": 3}, EPS, 10, False),
     ],
 )
-def test_what_makes_sense_passes(options, diffusion, num_classes, weaker):
-    GuidanceOptions(**options).check(diffusion, num_classes, 4, weaker)
+def test_what_makes_sense_passes(guidance, diffusion, num_classes, autoguided):
+    check_draw(draw_options(guidance=guidance), ModelFacts(diffusion, 4, num_classes, autoguided))
+
+
+@pytest.mark.parametrize("name", ["interval", "schedule", "rule", "channels", "rescale"])
+def test_a_flat_key_of_version_0_1_names_its_new_place(name):
+    with pytest.raises(UserError, match=f"'guidance_{name}' in the test has another place now: write guidance.{name}"):
+        draw_options(**{"guidance": 1.5, f"guidance_{name}": 0.5})
+
+
+def test_a_number_is_the_scale():
+    assert draw_options(guidance=2).guidance == draw_options(guidance={"scale": 2}).guidance == Guidance(2.0)

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from draw_options import draw_options
 from gaussian import MU, SHAPE, S, exact_image, exact_prediction, first_noise, integrate
 
 from latentdebias import Diffusion
 from latentdebias.diffusion import TARGETS
 from latentdebias.errors import UserError
-from latentdebias.sampling import SAMPLERS, generate, image_generator
+from latentdebias.sampling import SAMPLERS, LatentSampler, image_generator
 from latentdebias.sampling.denoiser import Denoiser, Noise
 
 ZERO_SNR = {"name": "linear", "zero_terminal_snr": True}
@@ -124,8 +125,8 @@ def test_an_image_does_not_depend_on_its_batch(sampler):
     d, labels = Diffusion("linear", "v"), torch.zeros(7, dtype=torch.long)
 
     def draw(batch_size):
-        args = (exact_prediction(d), d, SAMPLERS.build(sampler), labels, SHAPE, 0, 10, batch_size)
-        return torch.cat(list(generate(*args)))
+        options = draw_options(sampler=sampler, steps=10, batch_size=batch_size)
+        return torch.cat(list(LatentSampler(exact_prediction(d), d, SHAPE).draw(labels, options)))
 
     torch.testing.assert_close(draw(7), draw(2))
 

@@ -36,7 +36,7 @@ def test_scores_are_logged_and_their_protocol_kept(make_run, scored):
         assert protocol["num_samples"] == 20
         assert protocol["num_reference"] == 1797
         assert protocol["sampling"]["ema"]
-        assert protocol["sampling"]["guidance"] == 1
+        assert protocol["sampling"]["guidance"]["scale"] == 1
     assert logged[2]["fid"] != logged[4]["fid"]
 
 

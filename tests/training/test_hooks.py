@@ -42,8 +42,8 @@ class SamplerCheck:
     def build(self, run: HookContext) -> Hook:
         def check(state: TrainState) -> None:
             sampler = run.open_image_sampler()
-            sampler.backbone.load_state_dict(run.gathered("none"))
-            seen = {"rank": run.rank, "classes": sampler.num_classes, "resolution": run.manifest.resolution}
+            sampler.load_weights(run.gathered("none"))
+            seen = {"rank": run.rank, "classes": sampler.model.num_classes, "resolution": run.manifest.resolution}
             (run.run_dir / "seen.json").write_text(json.dumps(seen))
 
         return check

@@ -4,12 +4,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from latentdebias import Diffusion
+from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.hooks.sample_grid import SampleGrid, SamplingOptions
 
 
 class WhiteSampler:
-    backbone = nn.Identity()
-    num_classes = 12
+    model = LatentModel(Network(nn.Identity(), Diffusion()), (3, 96, 96), 12)
+
+    def load_weights(self, weights):
+        pass
 
     def draw(self, labels, options):
         yield torch.full((len(labels), 3, 96, 96), 255, dtype=torch.uint8)

@@ -20,7 +20,8 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.commands.bench.encode import RANDOM_SD, random_sd
 from latentdebias.devices import open_device
 from latentdebias.diffusion import Diffusion
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler, labels_in_turn
+from latentdebias.drawing.image_sampler import ImageSampler, labels_in_turn
+from latentdebias.sampling import DrawOptions, LatentModel, Network
 
 NUM_CLASSES = 1000
 
@@ -41,15 +42,15 @@ class PlainLoop:
     def _denoise(self, labels: Tensor) -> Tensor:
         scheduler: Any = DDIMScheduler(beta_schedule="linear", timestep_spacing="trailing")
         scheduler.set_timesteps(self.options.steps, device=labels.device)
-        z = torch.randn(len(labels), *self.sampler.latent_shape, device=labels.device)
+        z = torch.randn(len(labels), *self.sampler.model.latent_shape, device=labels.device)
         null = torch.full_like(labels, NUM_CLASSES)
         with tqdm(scheduler.timesteps, desc="plain loop", leave=False) as steps:
             for t in steps:
                 time = t.expand(len(z)).float()
                 with torch.autocast(z.device.type, torch.bfloat16, enabled=self.options.precision == "bf16"):
-                    conditional = self.sampler.backbone(z, time, labels).float()
-                    unconditional = self.sampler.backbone(z, time, null).float()
-                eps = unconditional + self.options.guidance * (conditional - unconditional)
+                    conditional = self.sampler.model.network.backbone(z, time, labels).float()
+                    unconditional = self.sampler.model.network.backbone(z, time, null).float()
+                eps = unconditional + self.options.guidance.scale * (conditional - unconditional)
                 z = scheduler.step(eps, t, z).prev_sample
                 steps.set_postfix(std=z.std().item())
         return z
@@ -85,7 +86,8 @@ def _sampler(options: argparse.Namespace, autoencoder: Autoencoder) -> ImageSamp
     shape = (channels, options.latent_size, options.latent_size)
     normalization = LatentNormalization((0.0,) * channels, (1.0,) * channels)
     diffusion = Diffusion("linear", "eps")
-    return ImageSampler(backbone.to(device).eval(), diffusion, normalization, autoencoder, shape, NUM_CLASSES)
+    model = LatentModel(Network(backbone.to(device).eval(), diffusion), shape, NUM_CLASSES)
+    return ImageSampler(model, normalization, autoencoder)
 
 
 def _seconds(draw: Callable[[], object], device: torch.device) -> float:

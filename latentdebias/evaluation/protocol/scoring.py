@@ -1,38 +1,51 @@
 """Scores, intervals and protocol of one set of samples, in one record."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from latentdebias.evaluation.evaluator import evaluate
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.metric import Metric
+from latentdebias.evaluation.metrics.metric import METRICS, Metric
 from latentdebias.evaluation.protocol.intervals import RESAMPLES, intervals
-from latentdebias.evaluation.protocol.record import ProtocolRecord, SamplingProtocol, record_of, resize_of
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.evaluation.protocol.sampling_protocol import SamplingProtocol
+from latentdebias.images.preprocess import PREPROCESSING
 
 
-def score(
-    samples: FeatureSet,
-    reference: FeatureSet,
-    metrics: Sequence[Metric],
-    extractor: Extractor,
-    *,
-    samples_path: str,
-    reference_path: str,
-    sampling: SamplingProtocol | None = None,
-    resamples: int = RESAMPLES,
-) -> ProtocolRecord:
-    """Every metric's scores, their intervals from `resamples` halves of the samples, and how they came about."""
-    scores = evaluate(samples, reference, metrics)
-    return record_of(
-        scores,
-        metrics,
-        samples,
-        reference,
-        samples_path=samples_path,
-        reference_path=reference_path,
-        extractor=extractor.identity,
-        sampling=sampling,
-        resize=resize_of(extractor),
-        intervals=intervals(samples, reference, metrics, scores, resamples),
-        resamples=resamples,
-    )
+@dataclass(frozen=True)
+class Origin:
+    """Where two scored sets lie, and how the samples were drawn; `sampling` is None for images that were found."""
+
+    samples: str
+    reference: str
+    sampling: SamplingProtocol | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What is measured, and how: metrics of an extractor's features, with intervals from `resamples` half samples."""
+
+    metrics: Sequence[Metric]
+    extractor: Extractor
+    resamples: int = RESAMPLES
+
+    def score(self, samples: FeatureSet, reference: FeatureSet, origin: Origin) -> ProtocolRecord:
+        """The scores of all metrics and their 95% intervals, with all that is needed to reproduce them."""
+        scores = evaluate(samples, reference, self.metrics)
+        return ProtocolRecord(
+            scores=scores,
+            metrics=[METRICS.spec_of(metric) for metric in self.metrics],
+            num_samples=samples.count,
+            num_reference=reference.count,
+            samples=origin.samples,
+            samples_sha256=samples.sha256,
+            reference=origin.reference,
+            reference_sha256=reference.sha256,
+            extractor=self.extractor.identity,
+            sampling=origin.sampling,
+            # Image files are cropped to one size first; every image then goes through the extractor's own resize.
+            resize=f"image files by {PREPROCESSING}, then {self.extractor.resize}",
+            intervals=intervals(samples, reference, self.metrics, scores, self.resamples),
+            resamples=self.resamples,
+        )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler
+from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.evaluation.sources.source import ImageBatch
+from latentdebias.sampling import DrawOptions
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class DrawnImages:
 
     @property
     def num_classes(self) -> int | None:
-        return self.sampler.num_classes or None
+        return self.sampler.model.num_classes or None
 
     def __iter__(self) -> Iterator[ImageBatch]:
         return self.batches(0, 1)

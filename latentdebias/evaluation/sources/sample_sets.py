@@ -3,13 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from latentdebias.drawing.image_sampler import DrawOptions
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
+from latentdebias.drawing.sample_record import options_of, read_record
 from latentdebias.drawing.sample_set import RECORD
 from latentdebias.errors import UserError, command
-from latentdebias.evaluation.protocol.record import SamplingProtocol
-from latentdebias.files import read_json
-from latentdebias.registry import validate
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+
+DAMAGED = "Move it away to score the images without it."
 
 
 def images_of(samples: Path) -> Path:
@@ -33,21 +33,9 @@ def protocol_of(samples: Path) -> SamplingProtocol | None:
     path = samples / RECORD
     if not path.is_file():
         return None
-    record = read_json(path, "Move it away to score the images without it.")
+    record = read_record(path, DAMAGED)
     try:
-        options = {each.name: record[each.name] for each in dataclasses.fields(DrawOptions)}
-        weaker = record["autoguidance"]
-        return SamplingProtocol.of(
-            Path(record["model"]),
-            validate(DrawOptions, options, str(path)),
-            record["vae"],
-            record["ema"],
-            Path(weaker) if weaker else None,
-            weights_sha256=record["weights_sha256"],
-            labels=record["labels"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no record that this version of {command('sample')} writes ({error}); move it "
-            f"away to score the images without it."
-        ) from None
+        model = {each.name: record[each.name] for each in dataclasses.fields(ModelIdentity)}
+        return SamplingProtocol.of(ModelIdentity(**model), options_of(record, str(path)), record["labels"])
+    except KeyError as error:
+        raise UserError(f"{path} is no record of a sample set: it lacks {error}. {DAMAGED}") from None

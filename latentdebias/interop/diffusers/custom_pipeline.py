@@ -9,9 +9,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, DiffusersAutoencoder, PixelAutoencoder
-from latentdebias.drawing.image_sampler import DrawOptions, ImageSampler
+from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, build_model
 from latentdebias.registry import plain, validate
+from latentdebias.sampling import DrawOptions, LatentModel, Network
 
 # The file that diffusers asks for in the folder of a custom pipeline.
 PIPELINE_FILE = "pipeline.py"
@@ -77,8 +78,9 @@ class LatentDebiasPipeline(DiffusionPipeline):
         given = {"sampler": sampler, "steps": num_inference_steps, "guidance": guidance_scale, "seed": seed}
         options = validate(DrawOptions, given, "the pipeline's call")
         autoencoder = self._autoencoder(config.autoencoder)
-        network, diffusion, shape = self.denoiser.backbone, self.denoiser.diffusion, config.latent_shape
-        drawer = ImageSampler(network, diffusion, config.normalization, autoencoder, shape, config.num_classes)
+        network = Network(self.denoiser.backbone, self.denoiser.diffusion)
+        model = LatentModel(network, config.latent_shape, config.num_classes)
+        drawer = ImageSampler(model, config.normalization, autoencoder)
         images: Any = torch.cat(list(drawer.draw(torch.tensor(class_labels), options))).float() / 255
         if output_type == "pt":
             return ImagePipelineOutput(images=images)

@@ -10,18 +10,20 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias.autoencoders import Autoencoder
-from latentdebias.drawing.image_sampler import DrawOptions, labels_in_turn
+from latentdebias.drawing.image_sampler import labels_in_turn
+from latentdebias.drawing.sample_record import vae_of
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
 from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import METRICS, Metric
-from latentdebias.evaluation.protocol.record import SamplingProtocol, vae_of
-from latentdebias.evaluation.protocol.scoring import score
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
+from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.registry import option
+from latentdebias.sampling import DrawOptions, Guidance
 from latentdebias.training.hooks.hook import HookContext
 
 
@@ -36,7 +38,7 @@ class EvaluationOptions(DrawOptions):
     extractor: Annotated[ExtractorSource, EXTRACTORS.part] = option(
         EXTRACTORS.build("inception"), "{name: inception, weights: PATH}"
     )
-    guidance: float = option(1.0, "")
+    guidance: Guidance = option(Guidance(1.0), "")
 
 
 @dataclass(frozen=True)
@@ -71,25 +73,19 @@ class InLoopEvaluation:
 
     def __init__(self, options: EvaluationOptions, opened: OpenedEvaluation, run: HookContext) -> None:
         self.options, self.run, self.sampler = options, run, run.open_image_sampler()
-        self.reference, self.extractor = opened.reference, opened.extractor
+        self.reference, self.scoring = opened.reference, Scoring(options.metrics, opened.extractor, resamples=0)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights`, and score."""
-        self.sampler.backbone.load_state_dict(weights)
-        run_dir, classes = self.run.run_dir, list(range(self.sampler.num_classes or 1))
+        self.sampler.load_weights(weights)
+        run_dir, classes = self.run.run_dir, list(range(self.sampler.model.num_classes or 1))
         drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
-        samples = extract(drawn, self.extractor, drawn.count, "samples", drawn.num_classes)
-        decoder = self.sampler.autoencoder.identity
-        record = score(
-            samples,
-            self._reference_features,
-            self.options.metrics,
-            self.extractor,
-            samples_path=f"{run_dir} at step {step}",
-            reference_path=str(self.options.reference),
-            sampling=SamplingProtocol.of(run_dir, self.options, vae_of(decoder), self.run.average),
-            resamples=0,
-        )
+        samples = extract(drawn, self.scoring.extractor, drawn.count, "samples", drawn.num_classes)
+        vae = vae_of(self.sampler.autoencoder.identity)
+        model = ModelIdentity(model=str(run_dir), vae=vae, ema=self.run.average)
+        sampling = SamplingProtocol.of(model, self.options)
+        origin = Origin(f"{run_dir} at step {step}", str(self.options.reference), sampling)
+        record = self.scoring.score(samples, self._reference_features, origin)
         folder = run_dir / "evaluation"
         folder.mkdir(exist_ok=True)
         record.write(folder / f"step-{step:08d}.json")
@@ -99,4 +95,4 @@ class InLoopEvaluation:
     @functools.cached_property
     def _reference_features(self) -> FeatureSet:
         reference = self.reference
-        return extract(reference, self.extractor, reference.count, "reference", reference.num_classes)
+        return extract(reference, self.scoring.extractor, reference.count, "reference", reference.num_classes)

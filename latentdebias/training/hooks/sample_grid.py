@@ -6,8 +6,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from latentdebias.drawing.image_sampler import DrawOptions, labels_by_class, save_grid
+from latentdebias.drawing.image_sampler import labels_by_class, save_grid
 from latentdebias.registry import option
+from latentdebias.sampling import DrawOptions, Guidance
 from latentdebias.training.hooks.hook import HookContext
 
 MAX_CLASSES = 10
@@ -17,11 +18,11 @@ MAX_CLASSES = 10
 class SamplingOptions(DrawOptions):
     """The `sampling` section of a run config: how the grids in `samples/` are drawn."""
 
-    per_class: PositiveInt = option(4, "")
+    per_class: PositiveInt = option(4, "images of each class")
 
     def for_classes(self, num_classes: int) -> "SamplingOptions":
         """These options, without guidance where there are no classes to guide towards."""
-        return self if num_classes else replace(self, guidance=1.0)
+        return self if num_classes else replace(self, guidance=Guidance(1.0))
 
 
 class SampleGrid:
@@ -29,12 +30,12 @@ class SampleGrid:
 
     def __init__(self, options: SamplingOptions, run: HookContext) -> None:
         self.run, self.sampler = run, run.open_image_sampler()
-        self.options = options.for_classes(self.sampler.num_classes)
+        self.options = options.for_classes(self.sampler.model.num_classes)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights`."""
-        self.sampler.backbone.load_state_dict(weights)
-        classes = list(range(min(self.sampler.num_classes or 1, MAX_CLASSES)))
+        self.sampler.load_weights(weights)
+        classes = list(range(min(self.sampler.model.num_classes or 1, MAX_CLASSES)))
         labels = labels_by_class(classes, self.options.per_class)
         images = torch.cat(list(self.sampler.draw(labels, self.options)))
         path = self.run.run_dir / "samples" / f"step-{step:08d}.png"

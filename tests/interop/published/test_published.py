@@ -231,11 +231,11 @@ def test_an_autoencoder_of_other_channels_is_refused(saved, tmp_path):
 
 
 def test_an_imported_model_draws(saved, tmp_path, tiny_vae_dir):
-    from latentdebias.drawing.image_sampler import DrawOptions
+    from draw_options import draw_options
 
     import_dit(saved(dit_file()), tmp_path / "model", ImportOptions(heads=2, vae=str(tiny_vae_dir)))
     sampler = load_model(tmp_path / "model").image_sampler()
-    images = torch.cat(list(sampler.draw(torch.tensor([3, 7]), DrawOptions(steps=2, sampler="ddpm"))))
+    images = torch.cat(list(sampler.draw(torch.tensor([3, 7]), draw_options(steps=2, sampler="ddpm"))))
     assert images.shape == (2, 3, 64, 64)
 
 
