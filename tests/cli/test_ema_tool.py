@@ -1,5 +1,6 @@
 """tools/ema.py on a run of seconds, and tools/train.py --export --ema."""
 
+import shutil
 import sys
 
 import pytest
@@ -11,10 +12,14 @@ from latentdebias.prepare import prepare
 from latentdebias.run import Run
 
 
-@pytest.fixture
-def run(small_run, process_group):
-    averages = ["ema.stds=[0.05,0.1]", "ema.snapshot_every=2", "training.steps=8", "training.sample_every=0"]
-    config = load_config("digits_debias.yaml", [*small_run, *averages])
+@pytest.fixture(scope="module")
+def run(digit_shards, process_group, tmp_path_factory):
+    """A run that has ended, for tests that leave its snapshots as they are."""
+    small = ["model.width=32", "model.depth=2", "model.heads=2", "training.batch_size=8", "training.steps=8"]
+    quiet = ["training.sample_every=0", "training.checkpoint_every=8"]
+    averages = ["ema.stds=[0.05,0.1]", "ema.snapshot_every=2", "deepspeed.zero_optimization.reduce_bucket_size=1000000"]
+    places = [f"run_dir={tmp_path_factory.mktemp('averages') / 'run'}", f"data.shards={digit_shards}"]
+    config = load_config("digits_debias.yaml", [*places, *small, *quiet, *averages])
     run = Run(prepare(config))
     run.train()
     return run
@@ -65,9 +70,10 @@ def test_a_run_without_snapshots_says_how_to_get_them(tool, tmp_path):
 
 
 def test_a_damaged_snapshot_is_named(run, tool, tmp_path):
-    path = run.run_dir / "ema" / "step-00000004-std0.050.safetensors"
+    shutil.copytree(run.run_dir / "ema", tmp_path / "run" / "ema")
+    path = tmp_path / "run" / "ema" / "step-00000004-std0.050.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    done = tool("ema", "--run", run.run_dir, "--std", "0.1", "--out", tmp_path / "model")
+    done = tool("ema", "--run", tmp_path / "run", "--std", "0.1", "--out", tmp_path / "model")
     assert done.code == 2
     assert str(path) in done.err
 

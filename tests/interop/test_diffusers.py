@@ -1,8 +1,11 @@
 """diffusers' folders, in and out: the same networks, the same images."""
 
+import importlib
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -112,8 +115,10 @@ DIFFUSIONS = [
 ]
 
 
-@pytest.mark.parametrize("diffusion", DIFFUSIONS, ids=["learned", "cosine v", "scaled x0", "zero snr"])
-@pytest.mark.parametrize(("guidance", "num_classes"), [(1.5, 10), (1.0, 10), (1.0, 0)])
+@pytest.mark.parametrize(
+    ("diffusion", "guidance", "num_classes"),
+    [*((diffusion, 1.5, 10) for diffusion in DIFFUSIONS), (DIFFUSIONS[0], 1.0, 10), (DIFFUSIONS[1], 1.0, 0)],
+)
 def test_the_exported_pipeline_draws_our_images(random_model, tmp_path, diffusion, guidance, num_classes):
     """At 30 steps, which do not divide 1000, and where DDIMScheduler would draw others."""
     model = random_model(diffusion=diffusion, num_classes=num_classes)
@@ -174,12 +179,6 @@ def test_labels_and_scheduler_are_in_the_folder(random_model, tmp_path):
     torch.testing.assert_close(ddim.alphas_cumprod, Diffusion("linear").schedule.alphas_cumprod.float())
 
 
-def test_a_transformer_of_diffusers_own_class_needs_nothing_of_ours(random_model, tmp_path):
-    export_diffusers(random_model({**SMALL_DIT, "freq_shift": 1}), tmp_path / "out")
-    code = f"from diffusers import DiTPipeline; DiTPipeline.from_pretrained({str(tmp_path / 'out')!r})"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
-
-
 @pytest.mark.parametrize("convolutions", [True, False])
 def test_a_folded_autoencoder_works_on_normalised_latents(tiny_vae_dir, convolutions):
     changes = {"use_quant_conv": convolutions, "use_post_quant_conv": convolutions}
@@ -238,15 +237,53 @@ def test_a_model_of_pixels_has_no_autoencoder_to_export(random_model, tmp_path):
     assert images.shape == (1, 32, 32, 3)
 
 
-def test_a_custom_pipeline_loads_in_a_process_that_knows_diffusers_alone(random_model, tmp_path):
+def run_python(*lines):
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_needs_nothing_of_ours_loads_in_a_process_that_knows_diffusers_alone(random_model, tmp_path):
+    own, custom = str(tmp_path / "own"), str(tmp_path / "custom")
+    export_diffusers(random_model({**SMALL_DIT, "freq_shift": 1}), Path(own))
+    export_diffusers(random_model({**SMALL_DIT, "mlp": "swiglu"}), Path(custom))
+    run_python(
+        "import sys",
+        "from diffusers import DiffusionPipeline, DiTPipeline",
+        f"DiTPipeline.from_pretrained({own!r})",
+        "assert 'latentdebias' not in sys.modules",
+        f"pipe = DiffusionPipeline.from_pretrained({custom!r}, custom_pipeline={custom!r}, trust_remote_code=True)",
+        "pipe([1], num_inference_steps=1)",
+    )
+
+
+def test_our_transformer_loads_by_the_module_of_today_and_that_of_version_0_1(random_model, tmp_path):
+    today, before = tmp_path / "today", tmp_path / "before"
+    export_diffusers(random_model(), today)
+    index = json.loads((today / "model_index.json").read_text())
+    module, name = index["transformer"]
+    assert importlib.import_module(module).PublishedDiTTransformer2DModel.__name__ == name
+    shutil.copytree(today, before)
+    index["transformer"] = ["latentdebias.export.dit_transformer", name]
+    (before / "model_index.json").write_text(json.dumps(index))
+    run_python(
+        "import latentdebias.export",
+        "from diffusers import DiTPipeline",
+        f"for folder in ({str(today)!r}, {str(before)!r}):",
+        "    pipe = DiTPipeline.from_pretrained(folder)",
+        f"    assert type(pipe.transformer).__name__ == {name!r}",
+        "    assert pipe.transformer.transformer_blocks[0].norm1.emb.time_proj.downscale_freq_shift == 0",
+    )
+
+
+def test_a_custom_pipeline_of_version_0_1_draws(random_model, tmp_path):
     out = tmp_path / "out"
     export_diffusers(random_model({**SMALL_DIT, "mlp": "swiglu"}), out)
-    code = (
-        f"from diffusers import DiffusionPipeline as P\n"
-        f"pipe = P.from_pretrained({str(out)!r}, custom_pipeline={str(out)!r}, trust_remote_code=True)\n"
-        f"pipe([1], num_inference_steps=1)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    index = json.loads((out / "model_index.json").read_text())
+    index["denoiser"] = ["latentdebias.export.custom_pipeline", "Denoiser"]
+    (out / "model_index.json").write_text(json.dumps(index))
+    assert "from latentdebias.export.custom_pipeline import" in (out / "pipeline.py").read_text()
+    pipe = DiffusionPipeline.from_pretrained(str(out), custom_pipeline=str(out), trust_remote_code=True)
+    assert pipe([1], num_inference_steps=1).images[0].size == (32, 32)
 
 
 def test_a_failed_export_leaves_what_was_there(random_model, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Published formats with random weights, against forwards written down from the papers."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch.nn import functional as F
 
 from latentdebias.backbones import BACKBONES
 from latentdebias.errors import UserError
-from latentdebias.interop.published.dit import import_dit
+from latentdebias.interop.published.checkpoint_file import CheckpointFile
+from latentdebias.interop.published.dit import import_dit, read_dit
 from latentdebias.interop.published.min_snr import import_min_snr
 from latentdebias.interop.published.shapes import ImportOptions
 from latentdebias.interop.published.uvit import import_uvit
@@ -36,8 +38,8 @@ def block_weights(width):
 KINDS = ("weight", "bias")
 
 
-def dit_file(width=32, depth=2, patch=2, tokens=16, rows=11, outputs=8):
-    """Random weights with the keys and shapes of facebookresearch/DiT."""
+def dit_shapes(width=32, depth=2, patch=2, tokens=16, rows=11, outputs=8):
+    """The keys and shapes of facebookresearch/DiT."""
     shapes = {
         "pos_embed": (1, tokens, width),
         "x_embedder.proj.weight": (width, 4, patch, patch),
@@ -54,8 +56,13 @@ def dit_file(width=32, depth=2, patch=2, tokens=16, rows=11, outputs=8):
     }
     for n in range(depth):
         shapes |= {f"blocks.{n}.{name}": shape for name, shape in block_weights(width).items()}
+    return shapes
+
+
+def dit_file(**sizes):
+    """Random weights with the keys and shapes of facebookresearch/DiT."""
     generator = torch.Generator().manual_seed(0)
-    return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return {name: 0.2 * torch.randn(shape, generator=generator) for name, shape in dit_shapes(**sizes).items()}
 
 
 def described_dit(w, z, t, y, heads=2, patch=2):
@@ -175,12 +182,18 @@ def test_an_unconditional_one_is_imported(saved, tmp_path):
 @pytest.mark.parametrize(
     ("size", "patch", "width", "heads"), [("s", 4, 384, 6), ("b", 8, 768, 12), ("l", 8, 1024, 16), ("xl", 2, 1152, 16)]
 )
-def test_published_sizes_are_known_by_their_width(saved, tmp_path, size, patch, width, heads):
-    tokens = (32 // patch) ** 2
-    import_dit(saved(dit_file(width, 1, patch, tokens, 1001)), tmp_path / "model", ImportOptions())
+def test_published_sizes_are_known_by_their_width(size, patch, width, heads):
+    shapes = dit_shapes(width, BACKBONES.build(f"dit_{size}_patch{patch}").depth, patch, (32 // patch) ** 2, 1001)
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    found = read_dit(CheckpointFile(Path("published.pt"), weights, sha256="", container=""), ImportOptions())
+    assert found.spec == BACKBONES.build(f"dit_{size}_patch{patch}")
+    assert (found.spec.width, found.spec.heads) == (width, heads)
+    assert (found.side, found.num_classes) == (32, 1000)
+
+
+def test_a_network_of_1000_classes_has_the_names_and_the_pixels_of_imagenet(saved, tmp_path):
+    import_dit(saved(dit_file(width=384, depth=1, tokens=256, rows=1001)), tmp_path / "model", ImportOptions())
     config = load_model(tmp_path / "model").config
-    known = BACKBONES.build(f"dit_{size}_patch{patch}")
-    assert (config.model["width"], config.model["heads"]) == (known.width, known.heads) == (width, heads)
     assert config.resolution == 256
     assert config.class_names[207] == "golden retriever"
 
