@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Processes that share the tests, one thread each: make test WORKERS=8
+WORKERS ?= 2
 
 .PHONY: demo play test test-launchers test-wheel test-gpu test-browser check bench
 .SECONDARY:
@@ -13,7 +15,7 @@ play: $(VENV)/.play
 	$(VENV)/bin/latentdebias play
 
 test: $(VENV)/.test
-	$(RUN) -m pytest -m "not launcher and not wheel and not gpu and not browser"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not launcher and not wheel and not gpu and not browser"
 
 test-launchers: $(VENV)/.test
 	$(RUN) -m pytest -m launcher

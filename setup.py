@@ -7,7 +7,7 @@ DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
 PLAY = ["gradio>=6.31,<7"]
 EXAMPLES = ["accelerate>=1.0"]
-TEST = [*DEMO, *DATASETS, *EXAMPLES, "pytest>=8", "pytest-timeout>=2.3", "setuptools>=77"]
+TEST = [*DEMO, *DATASETS, *EXAMPLES, "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(

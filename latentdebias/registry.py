@@ -58,6 +58,10 @@ class Registry(Generic[T]):
         """Every entry with its default options, the one registered last first."""
         return (self.build(name) for name in reversed(list(self._entries)))
 
+    def class_of(self, name: str) -> type:
+        """The dataclass that is registered under `name`."""
+        return self._entries[name][0]
+
     @property
     def part(self) -> pydantic.PlainValidator:
         """The annotation of a config field that holds a built entry: `Annotated[Weighting, WEIGHTINGS.part]`.

@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 import yaml
 
+import latentdebias
 from latentdebias.config.run_config import RunConfig
 from latentdebias.registry import Registry, plain
 
@@ -24,24 +25,29 @@ MANY = 16
 
 def reference() -> str:
     """The whole file: the keys of a `RunConfig` in their order, with their defaults and meanings."""
-    return HEADER + "\n" + "\n".join(_lines(RunConfig(), "")) + "\n"
+    blocks = [*_blocks(RunConfig(), "")]
+    alone = [len(block) > 1 and not block[1].lstrip().startswith("#") for block in blocks]
+    lines: list[str] = []
+    for number, block in enumerate(blocks):
+        if any(alone[max(number - 1, 0) : number + 1]):
+            lines.append("")
+        lines += block
+    return HEADER + "\n" + "\n".join(lines) + "\n"
 
 
-def _lines(section: Any, indent: str) -> Iterator[str]:
+def _blocks(section: Any, indent: str) -> Iterator[list[str]]:
+    """The lines of each key of a section."""
     for field in dataclasses.fields(section):
         value, meaning = getattr(section, field.name), _meaning(field)
+        shown = _shown(field, value, whole=not indent)
         if dataclasses.is_dataclass(value) and not _registry(field.type):
-            yield ""
-            yield from _key(f"{indent}{field.name}:", meaning)
-            yield from _lines(value, indent + "  ")
-        elif (shown := _shown(field, value, whole=not indent)) and isinstance(shown, dict):
-            yield ""
-            yield from _key(f"{indent}{field.name}:", meaning)
-            yield from textwrap.indent(
-                yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip(), indent + "  "
-            ).splitlines()
+            inside = [line for block in _blocks(value, indent + "  ") for line in block]
+            yield [*_key(f"{indent}{field.name}:", meaning), *inside]
+        elif isinstance(shown, dict) and shown:
+            text = yaml.safe_dump(shown, sort_keys=False, default_flow_style=None).rstrip()
+            yield [*_key(f"{indent}{field.name}:", meaning), *textwrap.indent(text, indent + "  ").splitlines()]
         else:
-            yield from _key(f"{indent}{field.name}: {_inline(shown)}", meaning)
+            yield [*_key(f"{indent}{field.name}: {_inline(shown)}", meaning)]
 
 
 def _shown(field: "dataclasses.Field[Any]", value: Any, whole: bool) -> Any:
@@ -56,10 +62,14 @@ def _shown(field: "dataclasses.Field[Any]", value: Any, whole: bool) -> Any:
 
 
 def _meaning(field: "dataclasses.Field[Any]") -> str:
+    """What the comment says: the names that this package registers, where they are few, and the option's own words."""
     meaning, registry = str(field.metadata.get("meaning", "")), _registry(field.type)
-    if registry is None or len(registry.names()) > MANY:
-        return meaning
-    return ";  ".join([" | ".join(registry.names()), *([meaning] if meaning else [])])
+    names = [] if registry is None else [name for name in registry.names() if _is_ours(registry.class_of(name))]
+    return ";  ".join(part for part in (" | ".join(names) if len(names) <= MANY else "", meaning) if part)
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith(f"{latentdebias.__name__}.")
 
 
 def _registry(annotation: Any) -> Registry[Any] | None:
