@@ -1,4 +1,4 @@
-"""Denoising networks, built by name; importing this room registers them with timm as well."""
+"""Denoising networks, built by name. Importing this package also registers them with timm."""
 
 from latentdebias.backbones.dit import DiT, DiTSpec
 from latentdebias.backbones.ldm_unet import LDMUNet, LDMUNetSpec

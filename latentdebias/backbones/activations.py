@@ -1,4 +1,4 @@
-"""Bytes that a forward keeps for its backward, counted without running it."""
+"""How many bytes of activations a forward pass keeps for the backward pass, counted without memory or data."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from latentdebias.backbones.spec import BackboneSpec, Precision
 
 @dataclass(frozen=True)
 class ActivationBytes:
-    """Bytes that the forward of one micro-batch keeps for its backward.
+    """Bytes that the forward pass of one micro-batch keeps for the backward pass.
 
-    `kept_checkpointed` is the number where every block is checkpointed: the inputs of all blocks, what is kept outside
-    them, and what a mean block keeps while its forward runs again.
+    `kept` is without checkpointing. `kept_checkpointed` is with every block checkpointed: the inputs of all blocks, all
+    that is kept outside the blocks, and what an average block keeps while its forward runs again.
     """
 
     kept: int
@@ -30,10 +30,10 @@ def activation_bytes(
     micro_batch_size: int,
     precision: Precision,
 ) -> ActivationBytes | None:
-    """Count the bytes on fake tensors, with the CPU's autocast rules.
+    """Count the activation bytes of one micro-batch on fake tensors, with the CPU's autocast rules.
 
-    Temporaries of kernels and of the backward are left out. None for a backbone whose forward reads its numbers, as
-    with `.item()`: fake tensors have none.
+    Temporary buffers of kernels and of the backward pass are not counted. Returns None for a backbone whose forward
+    reads a tensor's values, for example with `.item()`: fake tensors have shapes and no values.
     """
     channels, side, _ = latent_shape
     with torch.device("meta"):
@@ -55,7 +55,7 @@ def activation_bytes(
 def saved_bytes(
     backbone: nn.Module, latent_shape: tuple[int, int, int], micro_batch_size: int, precision: Precision
 ) -> int:
-    """Bytes of the storages that autograd keeps after a forward, besides the weights; bf16 is autocast's."""
+    """Bytes of all storages except the weights that autograd keeps after one forward; bf16 runs under autocast."""
     weights = {parameter.untyped_storage()._cdata for parameter in backbone.parameters()}
     kept: dict[int, Tensor] = {}
 

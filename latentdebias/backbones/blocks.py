@@ -1,7 +1,7 @@
-"""A backbone's repeated blocks, and what is done to each of them, in place: parameter names stay the same.
+"""A backbone's repeated blocks: finding them, and checkpointing or compiling each.
 
-Checkpointing and compilation change `forward` alone, so that the hooks with which ZeRO-3 gathers and releases a block's
-weights stay around it.
+Checkpointing and compilation replace only the `forward` of a block, in place. Parameter names stay the same, and the
+hooks with which ZeRO-3 gathers and releases a block's weights still run around its forward.
 """
 
 from functools import partial
@@ -17,12 +17,12 @@ Where = Literal["none", "blocks"]
 
 
 def find_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The `blocks` that the backbone names, none where it names none."""
+    """The modules in the backbone's attribute `blocks`; an empty list where it has no such attribute."""
     return list(getattr(backbone, "blocks", ()))
 
 
 def repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
-    """Those of `find_blocks`; raises `UserError` where there are none."""
+    """The modules in the backbone's attribute `blocks`; raises `UserError` where there are none."""
     blocks = find_blocks(backbone)
     if not blocks:
         raise UserError(
@@ -33,12 +33,12 @@ def repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
 
 
 def checkpoint_blocks(backbone: nn.Module) -> None:
-    """Keep only the inputs of each block for the backward pass, which runs its forward once more (Chen et al. 2016)."""
+    """Keep only each block's inputs for the backward pass, which runs the block's forward again (Chen et al. 2016)."""
     for block in repeated_blocks(backbone):
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_blocks(backbone: nn.Module) -> None:
-    """Compile each block with `torch.compile` when it is first called; equal blocks share the compiled code."""
+    """Compile each block with `torch.compile` at its first call; blocks of equal structure share the compiled code."""
     for block in repeated_blocks(backbone):
         block.forward = torch.compile(block.forward)

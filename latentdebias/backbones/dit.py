@@ -1,7 +1,7 @@
 """DiT: a transformer whose blocks are modulated by time and class, with adaLN-Zero (Peebles & Xie 2022).
 
-The options beyond DiT are those that LightningDiT (Yao et al. 2025) adds, and register tokens (Darcet et al. 2024);
-each default is DiT's.
+Options beyond the original DiT are the parts of LightningDiT (Yao et al. 2025) and register tokens (Darcet et al.
+2024). The defaults give the original DiT.
 """
 
 from collections.abc import Callable
@@ -28,29 +28,29 @@ from latentdebias.errors import UserError
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x (1 + scale) + shift, with shift and scale `(B, D)` the same for every token of x `(B, N, D)`."""
+    """x (1 + scale) + shift for tokens x `(B, N, D)`; shift and scale `(B, D)` are the same for all N tokens."""
     return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
 
 
 def sincos_positions(grid_size: int, width: int) -> Tensor:
-    """DiT's fixed positions `(1, N, D)`: sines and cosines of the column, then those of the row."""
+    """DiT's fixed position embedding `(1, N, D)`: sines and cosines of the column, then of the row."""
     by_axis = build_sincos2d_pos_embed([grid_size] * 2, width).unflatten(1, (2, 2, width // 4))
     return by_axis.transpose(1, 2).flip(1).flatten(1)[None]
 
 
 class TanhGELU(nn.GELU):
-    """The tanh approximation, with which DiT was trained."""
+    """GELU in its tanh approximation, with which DiT was trained."""
 
     def __init__(self) -> None:
         super().__init__(approximate="tanh")
 
 
 def swiglu(width: int, hidden: int) -> SwiGLU:
-    """SwiGLU (Shazeer 2020) with as many parameters as an MLP of `hidden` units: three matrices of 2/3 the units."""
+    """SwiGLU (Shazeer 2020) of 2/3 `hidden` units: its three matrices have as many weights as an MLP's two."""
     return SwiGLU(width, 2 * hidden // 3)
 
 
-# Without weights of their own: adaLN scales and shifts behind them.
+# The norms have no weights of their own, because adaLN scales and shifts their output.
 NORMS: dict[str, Callable[[int, float], nn.Module]] = {
     "layer": partial(nn.LayerNorm, elementwise_affine=False),
     "rms": partial(RmsNormFp32, affine=False),
@@ -62,7 +62,7 @@ POSITIONS = {"sincos": {"absolute"}, "rope": {"rotary"}, "sincos_rope": {"absolu
 
 
 class DiTBlock(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the conditioning (DiT, figure 3)."""
+    """A transformer block whose attention and MLP are shifted, scaled and gated by the conditioning (DiT, figure 3)."""
 
     def __init__(self, spec: "DiTSpec") -> None:
         super().__init__()
@@ -80,14 +80,14 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None) -> Tensor:
-        """x `(B, N, D)`, condition `(B, D)`, rope `(patches, 2 D / heads)` -> `(B, N, D)`."""
+        """Tokens x `(B, N, D)`, condition `(B, D)`, rope `(patches, 2 D / heads)` or None -> tokens `(B, N, D)`."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
 
 
 class FinalLayer(nn.Module):
-    """Modulated norm and projection to patches `(B, N, p p C)`."""
+    """DiT's last layer: a modulated norm, then a projection of each token to a patch `(B, N, p p C)`."""
 
     def __init__(self, spec: "DiTSpec", out_chans: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class FinalLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """`model(z, t, y)`; see `BackboneSpec` for the shapes. Parameter names are those of the published checkpoints."""
+    """The DiT network, called `model(z, t, y)` (shapes: `BackboneSpec`). Parameter names are the published ones."""
 
     def __init__(self, spec: "DiTSpec", img_size: int, in_chans: int, num_classes: int, out_chans: int) -> None:
         super().__init__()
@@ -162,11 +162,11 @@ class DiT(nn.Module):
 class DiTSpec(BackboneSpec):
     """A DiT of any size.
 
-    `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on whole grid coordinates, as EVA-02 and
-    LightningDiT rotate. LightningDiT's own choice is norm rms (there with weights, which adaLN's scale makes
-    redundant), mlp swiglu, positions sincos_rope. `registers` learned tokens run along with the patches, have no
-    position, and are not read out. `freq_shift` 1 and `mlp_norm_eps` 1e-5 are what diffusers' `DiTTransformer2DModel`
-    computes; see `sinusoid`.
+    `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on integer grid coordinates, as in EVA-02
+    and LightningDiT. LightningDiT is norm rms (there with weights, which adaLN's scale makes redundant), mlp swiglu and
+    positions sincos_rope. `registers` is the number of learned tokens that are added to the patches; they have no
+    position, and their output is dropped. `freq_shift` (see `sinusoid`) 1 and `mlp_norm_eps` 1e-5 reproduce diffusers'
+    `DiTTransformer2DModel`.
     """
 
     width: PositiveInt

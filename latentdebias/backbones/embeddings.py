@@ -1,4 +1,4 @@
-"""Embeddings of time and class, and the step from tokens back to an image."""
+"""Embeddings of time and class, and the rearrangement of patch tokens into an image."""
 
 import math
 from typing import Literal
@@ -11,20 +11,21 @@ TimeEmbedding = Literal["sinusoid", "table"]
 
 
 def sinusoid(t: Tensor, width: int, freq_shift: int = 0) -> Tensor:
-    """Cosines, then sines of t at frequencies 10000^(-i / (width / 2 - freq_shift)): `(B,)` -> `(B, width)`.
+    """The sinusoidal embedding of times t: `(B,)` -> `(B, width)`, fp32.
 
-    i counts from 0 to width / 2 - 1. DiT, U-ViT and ADM have freq_shift 0; with 1, as in Ho et al. 2020, the lowest
-    frequency is 1/10000.
+    Cosines of w_i t, then sines of w_i t, at the frequencies w_i = 10000^(-i / (width / 2 - freq_shift)) with i from 0
+    to width / 2 - 1. DiT, U-ViT and ADM have freq_shift 0; with 1, as in Ho et al. 2020, the lowest frequency is
+    1/10000.
     """
     steps = torch.arange(width // 2, dtype=torch.float32, device=t.device)
-    # In the order of the published codes: at t = 1000 another rounding of a frequency is an angle 1e-4 off.
+    # The order of operations is that of the published codes: rounded otherwise, an angle at t = 1000 is 1e-4 off.
     frequencies = torch.exp(-math.log(10_000) * steps / (width // 2 - freq_shift))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 class SinusoidTime(nn.Module):
-    """An MLP over the sinusoid of t, 256 wide (DiT)."""
+    """DiT's time embedding: an MLP over the sinusoidal embedding of t, which is 256 wide."""
 
     FEATURES = 256
 
@@ -37,14 +38,14 @@ class SinusoidTime(nn.Module):
         nn.init.normal_(second.weight, std=0.02)
 
     def forward(self, t: Tensor) -> Tensor:
-        """`(B,)` -> `(B, width)`."""
+        """Times `(B,)` -> `(B, width)`."""
         return self.mlp(sinusoid(t, self.FEATURES, self.freq_shift).to(next(self.parameters()).dtype))
 
 
 class TableTime(nn.Embedding):
-    """A learned vector for each whole step, as in Min-SNR's ViT: 4000 rows, of which a schedule uses the first T.
+    """A learned vector for each integer step, as in Min-SNR's ViT.
 
-    A schedule of more than 4000 steps does not fit it.
+    The table has 4000 rows, of which a schedule of T steps uses the first T; a longer schedule does not fit.
     """
 
     ROWS = 4000
@@ -53,7 +54,7 @@ class TableTime(nn.Embedding):
         super().__init__(self.ROWS, width)
 
     def forward(self, t: Tensor) -> Tensor:
-        """`(B,)`, rounded to whole steps -> `(B, width)`."""
+        """Times `(B,)`, rounded to integer steps -> `(B, width)`."""
         return super().forward(t.round().long())
 
 
@@ -61,7 +62,7 @@ TIME_EMBEDDINGS: dict[str, type[SinusoidTime | TableTime]] = {"sinusoid": Sinuso
 
 
 class LabelEmbedding(nn.Module):
-    """A learned vector a class; row `num_classes` is the null class of classifier-free guidance."""
+    """A learned vector for each class; row `num_classes` is the null class of classifier-free guidance."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
@@ -74,16 +75,16 @@ class LabelEmbedding(nn.Module):
 
 
 def labels_or_null(y: Tensor | None, z: Tensor, num_classes: int) -> Tensor:
-    """The labels `(B,)` int64, or for None the null class `num_classes` throughout the batch of z."""
+    """The labels y `(B,)` int64; where y is None, the null class `num_classes` for every latent of z `(B, C, H, W)`."""
     return torch.full((len(z),), num_classes, device=z.device) if y is None else y
 
 
 def class_tokens(embedding: nn.Module | None, y: Tensor | None, z: Tensor, num_classes: int) -> list[Tensor]:
-    """The token `(B, D)` of the labels y, None for the null class throughout; no token without an embedding."""
+    """A list with the class token `(B, D)`, of the null class where y is None; an empty list without an embedding."""
     return [] if embedding is None else [embedding(labels_or_null(y, z, num_classes))]
 
 
 def unpatchify(tokens: Tensor, patch_size: int, grid_size: int) -> Tensor:
-    """Tokens `(B, N, p p C)` in raster order -> `(B, C, H, W)`."""
+    """Put patch tokens together to an image: `(B, N, p p C)` in raster order -> `(B, C, H, W)`."""
     p = patch_size
     return rearrange(tokens, "b (h w) (p q c) -> b c (h p) (w q)", h=grid_size, p=p, q=p)

@@ -1,4 +1,4 @@
-"""Floating-point operations of a backbone, counted on the meta device: no weights, no data, no time."""
+"""Floating-point operations of a backbone, counted on the meta device, without weights or data."""
 
 from dataclasses import dataclass
 
@@ -11,21 +11,27 @@ from latentdebias.backbones.spec import BackboneSpec
 
 @dataclass(frozen=True)
 class ForwardFlops:
-    """FLOPs of one image's forward, 2 a multiply-add, matrix products and attention included; `blocks`: its blocks'."""
+    """FLOPs of the forward pass of one image: `total`, and the part in the repeated blocks.
+
+    A multiply-add counts as 2. Matrix products, convolutions and attention are counted, elementwise operations are not.
+    """
 
     total: int
     blocks: int
 
     def training(self, recomputed: Where = "none") -> int:
-        """FLOPs of one training image: the backward is twice the forward; checkpointed blocks run theirs again."""
+        """FLOPs of training on one image: 3 times the forward pass, since the backward pass costs 2 of them.
+
+        `recomputed` blocks, which are checkpointed, cost one forward pass more.
+        """
         return 3 * self.total + {"none": 0, "blocks": self.blocks}[recomputed]
 
 
 def forward_flops(spec: BackboneSpec, latent_shape: tuple[int, int, int], num_classes: int) -> ForwardFlops | None:
-    """Count one forward of one latent `(C, h, w)`; DiT-XL/2 at (4, 32, 32) has 237e9.
+    """Count the FLOPs of one forward pass of one latent `(C, h, w)`; DiT-XL/2 at (4, 32, 32) has 237e9.
 
-    None for a backbone whose forward reads its numbers, as with `.item()`: the meta device has none. Any other error
-    of its forward is raised as it is.
+    Returns None for a backbone whose forward reads a tensor's values, for example with `.item()`: tensors on the meta
+    device have none. Any other error of the forward is raised unchanged.
     """
     channels, side, _ = latent_shape
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
@@ -33,7 +39,7 @@ def forward_flops(spec: BackboneSpec, latent_shape: tuple[int, int, int], num_cl
         try:
             backbone(torch.empty(1, *latent_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
         except RuntimeError as error:
-            # torch has no class of its own for what a meta tensor cannot do; its messages name the device.
+            # torch has no exception class for what a meta tensor cannot do, but its messages name the device.
             if "meta" not in str(error):
                 raise
             return None

@@ -1,4 +1,4 @@
-"""LDM's UNet (Rombach et al. 2022) with the class as context, on `diffusers.UNet2DConditionModel`."""
+"""LDM's UNet (Rombach et al. 2022) with cross-attention to the class, on `diffusers.UNet2DConditionModel`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,10 @@ UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
 
 
 class LDMUNet(nn.Module):
-    """`model(z, t, y)` around a `diffusers.UNet2DConditionModel`; see `BackboneSpec` for the shapes.
+    """A `diffusers.UNet2DConditionModel`, called `model(z, t, y)` (shapes: `BackboneSpec`).
 
-    The class is one learned vector, to which the cross-attention attends; without classes there is the null one alone.
+    Each class has one learned vector, to which the cross-attention attends. An unconditional network has only the
+    vector of the null class.
     """
 
     def __init__(self, unet: Any, num_classes: int) -> None:
@@ -43,7 +44,7 @@ class LDMUNet(nn.Module):
 class LDMUNetSpec(BackboneSpec):
     """LDM's UNet; the defaults are LDM-8 for ImageNet, 395M parameters, which Min-SNR trains on 32x32x4 latents.
 
-    Fields are those of `unet`; `context_width` is that of the class vector.
+    The fields mean the same as in `UNetSpec`; `context_width` is the width of the class vector.
     """
 
     channels: PositiveInt = 256

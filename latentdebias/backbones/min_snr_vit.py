@@ -23,7 +23,7 @@ from latentdebias.backbones.spec import (
 
 
 class MinSNRViT(nn.Module):
-    """`model(z, t, y)`; see `BackboneSpec` for the shapes. Parameter names are those of the published checkpoints.
+    """Min-SNR's ViT, called `model(z, t, y)` (shapes: `BackboneSpec`). Parameter names are the published ones.
 
     Blocks are BEiT's (biases for queries and values, none for keys), with exact GELU and norms of eps 1e-6.
     """
@@ -43,7 +43,7 @@ class MinSNRViT(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """As the published code does it: BEiT's scaling by depth, a projection close to zero, tables from N(0, 1)."""
+        """Initialise as the published code: BEiT's scaling by depth, small output weights, embeddings from N(0, 1)."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         for module in (*self.blocks.modules(), self.linear_projection):
             if isinstance(module, nn.Linear):
@@ -70,7 +70,7 @@ class MinSNRViT(nn.Module):
 @BACKBONES.register("min_snr_vit")
 @dataclass(frozen=True, kw_only=True)
 class MinSNRViTSpec(BackboneSpec):
-    """Min-SNR's ViT of any size; `time_embedding` table is the published one, of 4000 rows."""
+    """Min-SNR's ViT of any size; `time_embedding` table is the published network's, with 4000 rows."""
 
     width: PositiveInt
     depth: PositiveInt
@@ -84,7 +84,7 @@ class MinSNRViTSpec(BackboneSpec):
         return MinSNRViT(self, img_size, in_chans, num_classes, out_chans or in_chans)
 
 
-# Min-SNR prints 6 heads for the small one (table 6), which do not divide 512; 8 do.
+# Min-SNR prints 6 heads for the small network (table 6), which do not divide its width of 512; 8 do.
 SIZES = {
     "min_snr_vit_s": (512, 13, 8),
     "min_snr_vit_b": (768, 12, 12),

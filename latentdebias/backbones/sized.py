@@ -1,4 +1,4 @@
-"""A backbone whose shapes are known: its options, and what the data decides about it."""
+"""A backbone's options together with the shapes that the data decides, which is all that building it needs."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,10 @@ from latentdebias.backbones.spec import BackboneSpec
 
 @dataclass(frozen=True)
 class SizedBackbone:
-    """A network for latents `(C, h, w)` of `num_classes` classes (0: none) that answers in `outputs * C` channels."""
+    """A network for latents of shape `latent_shape` (C, h, w) and `num_classes` classes, 0 for an unconditional one.
+
+    Its output has `outputs * C` channels: `outputs` is 2 where the network also predicts a variance.
+    """
 
     spec: BackboneSpec
     latent_shape: tuple[int, int, int]
@@ -18,15 +21,15 @@ class SizedBackbone:
     outputs: int = 1
 
     def build(self) -> nn.Module:
-        """The network with freshly initialised weights, or the pretrained ones that `spec` asks for."""
+        """The network with newly initialised weights, or with the pretrained weights that `spec` asks for."""
         channels, side, _ = self.latent_shape
         return self.spec.build(side, channels, self.num_classes, self.outputs * channels)
 
     def untrained(self) -> "SizedBackbone":
-        """The same network without a download of pretrained weights."""
+        """The same network with newly initialised weights; nothing is downloaded."""
         return SizedBackbone(self.spec.without_pretrained(), self.latent_shape, self.num_classes, self.outputs)
 
     def on_meta(self) -> nn.Module:
-        """The network on the meta device: names and shapes of its weights, without memory or a download."""
+        """The network on the meta device: its weights have names and shapes, and take no memory or download."""
         with torch.device("meta"):
             return self.untrained().build()

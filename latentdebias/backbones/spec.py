@@ -1,4 +1,4 @@
-"""What a backbone is: `model(z, t, y) -> y_hat`, built from a spec that the YAML names."""
+"""The contract of a backbone: a spec, named in the YAML, builds a module that is called `model(z, t, y)`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,29 +14,32 @@ from latentdebias.registry import Registry
 class BackboneSpec(ABC):
     """A backbone's options, without the shapes that the data decides.
 
-    The module it builds is called as `model(z, t, y)`: latents `(B, in_chans, H, W)`, times `(B,)` as
-    `Diffusion.model_time` gives them, labels `(B,)` int64 with `num_classes` as the null class, or None for it
-    throughout. It returns `(B, out_chans, H, W)`, and raises `UserError` for latents of another shape than it was
-    built for. Its attribute `blocks` lists the repeated blocks, in the order in which they run.
+    The module that `build` returns is called as `model(z, t, y)`: latents z `(B, in_chans, H, W)`, times t `(B,)` as
+    `Diffusion.model_time` gives them, labels y `(B,)` int64, in which `num_classes` is the null class; y None means the
+    null class for the whole batch. The module returns `(B, out_chans, H, W)`, and raises `UserError` for latents of
+    another shape than it was built for. Its attribute `blocks` lists the repeated blocks in the order they run in.
     """
 
     @abstractmethod
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> nn.Module:
-        """The network for latents of side `img_size`; 0 classes is unconditional; out_chans defaults to in_chans."""
+        """The network for latents `(in_chans, img_size, img_size)`.
+
+        `num_classes` 0 makes it unconditional; `out_chans` None means `in_chans`.
+        """
 
     def without_pretrained(self) -> "BackboneSpec":
-        """The same network without a download of initial weights, as a trained model is rebuilt."""
+        """The same spec without pretrained weights, from which a trained model is rebuilt without a download."""
         return self
 
 
 Precision = Literal["fp32", "bf16"]
-"""What a backbone computes in; bf16 is autocast over fp32 weights."""
+"""The precision that a backbone computes in; bf16 is autocast over fp32 weights."""
 
 BACKBONES: Registry[BackboneSpec] = Registry("model")
 
 
 def check_patches(img_size: int, patch_size: int) -> None:
-    """Raise `UserError` unless patches tile the latent."""
+    """Raise `UserError` unless `patch_size` divides the latents' side `img_size`."""
     if img_size % patch_size:
         raise UserError(
             f"Patches of {patch_size} do not tile latents of side {img_size}; choose a patch size that divides it."
@@ -44,7 +47,7 @@ def check_patches(img_size: int, patch_size: int) -> None:
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Raise `UserError` unless the heads share the width evenly."""
+    """Raise `UserError` unless `heads` divides `width`."""
     if width % heads:
         raise UserError(f"heads {heads} do not divide width {width}; choose a number of heads that does.")
 
@@ -60,7 +63,7 @@ def check_latents(z: Tensor, in_chans: int, img_size: int) -> None:
 
 
 def register_with_timm(name: str) -> None:
-    """Make `timm.create_model(name, img_size=, in_chans=, num_classes=)` build the registered backbone `name`."""
+    """Make `timm.create_model(name, img_size=, in_chans=, num_classes=)` build the backbone registered as `name`."""
 
     def create(
         pretrained: bool = False,

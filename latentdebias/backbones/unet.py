@@ -15,7 +15,7 @@ Multipliers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 NORM_GROUPS = 32
 
-# By attention at the level or not, and by resampling.
+# Keys: whether the level has attention, and `UNetSpec.resampling`.
 DOWN_BLOCKS = {
     (True, "resnet"): "AttnDownBlock2D",
     (True, "conv"): "AttnDownBlock2D",
@@ -32,7 +32,7 @@ TIME_SHIFTS = {"scale_shift": "scale_shift", "add": "default"}
 
 
 class UNet(nn.Module):
-    """`model(z, t, y)` around a `diffusers.UNet2DModel`; see `BackboneSpec` for the shapes."""
+    """A `diffusers.UNet2DModel`, called `model(z, t, y)` (shapes: `BackboneSpec`)."""
 
     def __init__(self, unet: Any, num_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class UNet(nn.Module):
 
 
 def start_at_zero(unet: nn.Module, names: tuple[str, ...]) -> None:
-    """Zero the layers that end every residual branch, as ADM does, and diffusers does not."""
+    """Zero the layers whose names end in `names`, which end the residual branches; ADM does so, diffusers does not."""
     for name, module in unet.named_modules():
         if name.endswith(names) and isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.zeros_(module.weight)
@@ -61,9 +61,9 @@ def start_at_zero(unet: nn.Module, names: tuple[str, ...]) -> None:
 
 
 def attention_levels(img_size: int, levels: int, attention_sides: Sequence[int]) -> list[bool]:
-    """Whether each level, whose side is half that of the one before, has attention.
+    """For each of `levels` levels, whether its side is in `attention_sides`; each level has half the side before.
 
-    Raises `UserError` for a side that cannot be halved so often, and for an attention side that no level has.
+    Raises `UserError` where `img_size` cannot be halved that often, or no level has one of the attention sides.
     """
     if img_size % 2 ** (levels - 1):
         raise UserError(
@@ -80,7 +80,7 @@ def attention_levels(img_size: int, levels: int, attention_sides: Sequence[int])
 def levels(
     img_size: int, channels: int, multipliers: Sequence[int], attention_sides: Sequence[int], head_width: int
 ) -> tuple[tuple[int, ...], list[bool]]:
-    """The channels of each level, and whether it has attention; `UserError` where the sides or channels do not fit."""
+    """The channels of each level and whether it has attention; `UserError` where sides or channels do not fit."""
     attention = attention_levels(img_size, len(multipliers), attention_sides)
     widths = tuple(channels * multiplier for multiplier in multipliers)
     check_channels(widths, attention, head_width)
@@ -88,7 +88,7 @@ def levels(
 
 
 def check_channels(widths: Sequence[int], attention: Sequence[bool], head_width: int) -> None:
-    """Raise `UserError` unless every level's channels make 32 groups, and those with attention whole heads."""
+    """Raise `UserError` unless 32 divides each level's channels, and `head_width` those of levels with attention."""
     for width in widths:
         if width % NORM_GROUPS:
             raise UserError(
@@ -104,11 +104,13 @@ def check_channels(widths: Sequence[int], attention: Sequence[bool], head_width:
 @BACKBONES.register("unet")
 @dataclass(frozen=True, kw_only=True)
 class UNetSpec(BackboneSpec):
-    """ADM's UNet: `channels` times each multiplier, one level a multiplier, each of half the side of the one before.
+    """ADM's UNet, of one level per multiplier.
 
-    `attention_sides` lists the sides (in latents) of the levels with attention, in heads of `head_width` channels; the
-    middle block always has it. `time_shift` scale_shift is ADM's adaptive group norm, add sums time into the features.
-    `resampling` between levels is a residual block or a convolution.
+    A level has `channels` times its multiplier channels, `res_blocks` residual blocks (one more in the decoder), and
+    half the side of the level before. Levels whose side (in latent pixels) is in `attention_sides` have attention in
+    heads of `head_width` channels; the middle block always has attention. `time_shift` scale_shift is ADM's adaptive
+    group norm, add sums the time embedding into the features. `resampling` between levels is by a residual block
+    (resnet) or a convolution.
     """
 
     channels: PositiveInt
@@ -136,7 +138,7 @@ class UNetSpec(BackboneSpec):
             upsample_type=self.resampling,
             attention_head_dim=self.head_width,
             norm_num_groups=NORM_GROUPS,
-            # Left out, diffusers drops this norm where time scales and shifts.
+            # With None, diffusers drops the norm before attention where `time_shift` is scale_shift.
             attn_norm_num_groups=NORM_GROUPS,
             resnet_time_scale_shift=TIME_SHIFTS[self.time_shift],
             num_class_embeds=num_classes + 1 if num_classes else None,
@@ -145,11 +147,11 @@ class UNetSpec(BackboneSpec):
         return UNet(unet, num_classes)
 
 
-# The Debias paper's network, at 256 pixels.
+# The Debias paper's network for images of 256 pixels.
 BACKBONES.preset(
     "unet_adm_small", of="unet", channels=128, multipliers=(1, 1, 2, 2, 4, 4), res_blocks=1, attention_sides=(16,)
 )
-# ADM's own at 64 and 256 pixels; Min-SNR trains the first.
+# ADM's networks for images of 64 and of 256 pixels; Min-SNR trains the one for 64.
 BACKBONES.preset(
     "unet_adm_64",
     of="unet",
@@ -167,7 +169,7 @@ BACKBONES.preset(
     res_blocks=2,
     attention_sides=(32, 16, 8),
 )
-# Min-SNR's ablation (appendix C.1), on latents of side 32: its 4 heads are 96 wide on 384 channels.
+# Min-SNR's ablation (appendix C.1), for latents of side 32: 4 heads on 384 channels are 96 wide.
 BACKBONES.preset(
     "unet_min_snr",
     of="unet",

@@ -21,26 +21,26 @@ from latentdebias.errors import UserError
 
 
 class UViTBlock(Block):
-    """A pre-norm block without biases in the attention, and with norms of eps 1e-5."""
+    """A pre-norm transformer block without biases for queries, keys and values, and with norms of eps 1e-5."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads, norm_layer=nn.LayerNorm)
 
 
 class SkipBlock(UViTBlock):
-    """A block whose input is joined with that of a shallow layer: concatenated, then projected (U-ViT, figure 2a)."""
+    """A block that concatenates its input with a shallow block's output, then projects it (U-ViT, figure 2a)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__(width, heads)
         self.skip_linear = nn.Linear(2 * width, width)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        """x and skip `(B, N, D)` -> `(B, N, D)`."""
+        """Tokens x and skip, each `(B, N, D)` -> tokens `(B, N, D)`."""
         return super().forward(self.skip_linear(torch.cat([x, skip], dim=-1)))
 
 
 class UViT(nn.Module):
-    """`model(z, t, y)`; see `BackboneSpec` for the shapes. Parameter names are those of the published checkpoints."""
+    """The U-ViT network, called `model(z, t, y)` (shapes: `BackboneSpec`). Parameter names are the published ones."""
 
     def __init__(self, spec: "UViTSpec", img_size: int, in_chans: int, num_classes: int, out_chans: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class UViT(nn.Module):
 @BACKBONES.register("uvit")
 @dataclass(frozen=True, kw_only=True)
 class UViTSpec(BackboneSpec):
-    """A U-ViT of any odd depth; `final_conv` is the 3x3 convolution behind the patches."""
+    """A U-ViT of any odd depth; with `final_conv` a 3x3 convolution follows the output patches."""
 
     width: PositiveInt
     depth: PositiveInt

@@ -1,4 +1,4 @@
-"""Any timm ViT as a denoiser: time and class enter as two more tokens (Min-SNR, section 4.1)."""
+"""Any timm ViT as a denoiser: time and class are two additional tokens (Min-SNR, section 4.1)."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +26,9 @@ TIMM_FAMILIES = ("vision_transformer", "deit", "eva")
 
 
 class TokenViT(nn.Module):
-    """`model(z, t, y)` around a timm `VisionTransformer` or `Eva`; see `BackboneSpec` for the shapes.
+    """A timm `VisionTransformer` or `Eva`, called `model(z, t, y)` (shapes: `BackboneSpec`).
 
-    The tokens are [time, class, the ViT's own prefix tokens, patches]; only the patches are read out.
+    The tokens are [time, class, the ViT's own prefix tokens, patches]; only the patches' outputs are used.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class TokenViT(nn.Module):
         return unpatchify(self.head(patches), self.patch_size, self.grid_size)
 
     def _rotary_by_block(self, rotary: Tensor | None) -> list[Tensor | None]:
-        # Eva's mixed rotary embedding has one slice for each block, its axial one is shared.
+        # Eva's mixed rotary embedding has a slice for each block; its axial one is shared by all blocks.
         if rotary is not None and self.vit.rope_mixed:
             return list(rotary)
         return [rotary] * len(self.vit.blocks)
 
 
 def _without_head(vit: VisionTransformer | Eva) -> VisionTransformer | Eva:
-    """The ViT with its final norm over tokens and nothing behind it, so that every parameter left is trained."""
+    """The ViT ending with its final norm over tokens: later layers are removed, since they would never be trained."""
     if isinstance(vit.norm, nn.Identity):
         vit.norm = vit.fc_norm
     for unused in ("fc_norm", "attn_pool", "head"):
@@ -87,7 +87,7 @@ def _without_head(vit: VisionTransformer | Eva) -> VisionTransformer | Eva:
 
 
 def _skip_rotary(vit: VisionTransformer | Eva, tokens: int) -> None:
-    """Tell the attention layers that rotate only patches of `tokens` more prefix tokens."""
+    """Exempt `tokens` additional prefix tokens from the rotary embedding, which is for patches only."""
     for module in vit.blocks.modules():
         if isinstance(module, EvaAttention | AttentionRope):
             module.num_prefix_tokens += tokens
@@ -98,8 +98,8 @@ def _skip_rotary(vit: VisionTransformer | Eva, tokens: int) -> None:
 class TimmViT(BackboneSpec):
     """Any timm model of the VisionTransformer or Eva family, by its timm name.
 
-    `pretrained` starts from timm's weights, resampled to these patches and channels: those of the hub, or of
-    `weights_file` where the machine has no network.
+    `pretrained` starts from timm's weights, resampled to this patch size and these channels. They are downloaded from
+    the hub, or read from `weights_file` where the machine has no network.
     """
 
     timm_name: str

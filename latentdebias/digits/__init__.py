@@ -8,4 +8,4 @@ from latentdebias.digits.images import NUM_CLASSES, RESOLUTION, write_images
 __all__ = ["AUTOENCODER_DIR", "NUM_CLASSES", "RESOLUTION", "DigitsClassifier", "load_classifier", "write_images"]
 
 AUTOENCODER_DIR: Path = Path(__file__).parent / "autoencoder"
-"""A `diffusers.AutoencoderKL` in the diffusers layout: 32x32 RGB images <-> 4x4x4 latents."""
+"""Folder of the shipped `diffusers.AutoencoderKL`, in diffusers' layout: 32x32 RGB images <-> 4x4x4 latents."""

@@ -34,11 +34,11 @@ class DigitsClassifier(nn.Module):
         self.head = nn.Linear(self.feature_dim, 10)
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """The penultimate layer's activations, (B, 64) fp32."""
+        """The activations (B, 64) fp32 before the last layer, of images (B, 3, 32, 32) in [0, 1]."""
         return self.body(images.float())
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, 10)."""
+        """Class logits (B, 10) fp32 of images (B, 3, 32, 32) in [0, 1]."""
         return self.head(self.features(images))
 
 
@@ -49,7 +49,7 @@ def save_classifier(classifier: DigitsClassifier, path: Path) -> None:
 
 
 def load_classifier(path: Path = CLASSIFIER_FILE) -> DigitsClassifier:
-    """The shipped classifier in fp32 on the CPU, in evaluation mode and without gradients."""
+    """The classifier in the file `path`, by default the shipped one: fp32, on the CPU, in evaluation mode, frozen."""
     classifier = DigitsClassifier()
     classifier.load_state_dict(safetensors.torch.load_file(path))
     return classifier.eval().requires_grad_(False)

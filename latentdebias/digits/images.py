@@ -13,10 +13,10 @@ NUM_CLASSES = 10
 
 
 def load_images() -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 32, 32) and labels (N,), both uint8, sorted by class; white ink on black.
+    """The digits as images (N, 32, 32) and labels (N,), both uint8, sorted by class; white ink on black.
 
     The scans are the test set of Alpaydin & Kaynak's "Optical Recognition of Handwritten Digits" (UCI, 1998):
-    8x8 pixels of 0 to 16, scaled here to 0..255 and upscaled bicubically.
+    8x8 pixels with values 0 to 16, here scaled to 0 to 255 and enlarged bicubically.
     Raises `UserError` where scikit-learn is not installed.
     """
     try:
@@ -37,7 +37,7 @@ def _upscale(scan: np.ndarray) -> Image.Image:
 
 
 def held_out_fifth(labels: np.ndarray) -> np.ndarray:
-    """Mask (N,) of the images that the shipped weights never saw: every fifth one of each class."""
+    """Boolean mask (N,) of the images held out from training of the shipped weights: every fifth of each class."""
     mask = np.zeros(len(labels), dtype=bool)
     for label in range(NUM_CLASSES):
         mask[np.flatnonzero(labels == label)[::5]] = True
@@ -45,7 +45,7 @@ def held_out_fifth(labels: np.ndarray) -> np.ndarray:
 
 
 def write_images(root: Path) -> None:
-    """Write the digits as 32x32 RGB PNGs, one folder a class: `root/0/0000.png` and so on.
+    """Write the digits as 32x32 RGB PNGs, one folder per class: `root/0/0000.png` and so on.
 
     Writing again gives the same bytes. Raises `UserError` where scikit-learn is not installed.
     """

@@ -1,4 +1,4 @@
-"""How the shipped classifier and autoencoder were trained; `tools/make_digits_assets.py` runs it."""
+"""The training of the shipped classifier and autoencoder, which `tools/make_digits_assets.py` runs."""
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,11 @@ from latentdebias.digits.classifier import DigitsClassifier
 from latentdebias.digits.images import RESOLUTION
 
 BATCH_SIZE = 64
-KL_WEIGHT = 1e-3  # against the mean squared error of a pixel in [-1, 1]; both are means over dimensions
+KL_WEIGHT = 1e-3  # relative to the mean squared error of pixels in [-1, 1]; KL is a mean over latent dimensions
 
 
 def train_classifier(images: Tensor, labels: Tensor, steps: int, seed: int) -> DigitsClassifier:
-    """Train on images (N, 3, 32, 32) in [0, 1] and labels (N,) int64 by cross entropy."""
+    """Train a classifier on images (N, 3, 32, 32) in [0, 1] and labels (N,) int64 by cross entropy."""
     torch.manual_seed(seed)
     classifier = DigitsClassifier()
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -31,9 +31,9 @@ def train_classifier(images: Tensor, labels: Tensor, steps: int, seed: int) -> D
 
 
 def train_autoencoder(images: Tensor, steps: int, seed: int) -> AutoencoderKL:
-    """Train on images (N, 3, 32, 32) in [0, 1] by squared error and a weak KL term.
+    """Train an autoencoder on images (N, 3, 32, 32) in [0, 1] by squared error and a weak KL term.
 
-    Its config's `scaling_factor` is 1 / std of the latents of `images` (Rombach et al. 2022, appendix G).
+    The `scaling_factor` in its config is 1 / std of the latents of `images` (Rombach et al. 2022, appendix G).
     """
     torch.manual_seed(seed)
     autoencoder = _new_autoencoder()
@@ -56,7 +56,7 @@ def train_autoencoder(images: Tensor, steps: int, seed: int) -> AutoencoderKL:
 
 
 def augment(images: Tensor) -> Tensor:
-    """Move, turn and resize each of the images (B, 3, 32, 32) by up to 1.5 pixels, 8 degrees and 8 %."""
+    """Shift, rotate and scale each image of (B, 3, 32, 32) at random, by up to 1.5 pixels, 8 degrees and 8%."""
     angle = _uniform(images, 8 * torch.pi / 180)
     scale = 1 + _uniform(images, 0.08)
     shift_x = _uniform(images, 2 * 1.5 / RESOLUTION)

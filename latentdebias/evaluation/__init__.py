@@ -1,1 +1,1 @@
-"""Scores of images in pixel space, with their intervals and their protocol."""
+"""Scores of sets of images, with confidence intervals and a record of how they were made."""

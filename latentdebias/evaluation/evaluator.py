@@ -1,4 +1,4 @@
-"""Images through an extractor once, then any number of metrics over what it gave."""
+"""Extract the features of images once, then compute any number of metrics from them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
 
 @dataclass(frozen=True)
 class _Part:
-    """What one batch gives, on the CPU; `digests` has each image's sha256, over its shape and pixels."""
+    """The features, colour statistics and labels of one batch, on the CPU, and each image's sha256 (`digests`)."""
 
     features: Tensor
     logits: Tensor
@@ -36,20 +36,21 @@ def extract(
     description: str,
     num_classes: int | None = None,
 ) -> FeatureSet:
-    """Features and logits of the first `limit` images (None: of all), whatever their batch size.
+    """The feature set of the first `limit` images, or of all where `limit` is None.
 
-    Class folders and their shards are in the order of the classes, so a limit there takes the first classes;
-    `EvenlySpaced` takes images of all. `num_classes` is how many classes the images' labels are of. All features are
-    held in memory: 17 kB an image of Inception's. Raises `UserError` where there are no images.
+    Class folders, and shards made from them, list their images class by class, so a limit takes only the first classes;
+    `EvenlySpaced` takes images of all classes. `num_classes` is the number of classes of the labels. All features are
+    held in memory: 20 kB per image with Inception. Raises `UserError` where there are no images.
     """
     parts = list(_parts(_up_to(limit, images), extractor, limit, description))
     return _joined(parts, extractor, num_classes, description)
 
 
 def extract_over_ranks(images: ImageSource, extractor: Extractor, description: str) -> FeatureSet | None:
-    """As `extract` of all `images`, shared out over the ranks of `joined_ranks`; None on every rank but 0.
+    """The feature set of all `images`, computed by all ranks of `joined_ranks`; None on every rank but 0.
 
-    Batches are dealt out whole and put back in their order, so the result is that of one process to the bit.
+    Each rank takes whole batches, and rank 0 puts the results in the batches' order, so they equal those of a single
+    process to the bit. Raises `UserError` where there are no images.
     """
     rank, world_size = ranks()
     total = -(-images.count // world_size)
@@ -105,7 +106,7 @@ def _all_or_none(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def _up_to(limit: int | None, batches: Iterable[ImageBatch]) -> Iterator[ImageBatch]:
-    """The batches until `limit` images are reached, the last one cut; no batch more is asked for."""
+    """The batches of the first `limit` images, the last batch cut to fit; no further batch is read."""
     left = limit
     for batch in batches:
         yield batch.first(left)
@@ -116,7 +117,10 @@ def _up_to(limit: int | None, batches: Iterable[ImageBatch]) -> Iterator[ImageBa
 
 
 def evaluate(samples: FeatureSet, reference: FeatureSet, metrics: Sequence[Metric]) -> dict[str, float]:
-    """The scores of all `metrics`; both sets must come from one extractor, with two images or more."""
+    """The scores of all `metrics` by name; both sets must be from the same extractor.
+
+    Raises `UserError` where a set has fewer than two images.
+    """
     assert samples.features.shape[1] == reference.features.shape[1], "features of two different extractors"
     for name, images in (("samples", samples), ("reference", reference)):
         if images.count < 2 and images.moments is None:

@@ -1,4 +1,4 @@
-"""What an extractor makes of images, and what the metrics are computed from."""
+"""The output of an extractor, for one batch and for a set of images; metrics are computed from it."""
 
 from dataclasses import dataclass, replace
 
@@ -9,9 +9,9 @@ from latentdebias.evaluation.moments import Moments, moments_of
 
 @dataclass(frozen=True)
 class Features:
-    """One batch through an extractor: features (B, D) fp32, class logits (B, K) fp32, K 0 without classes.
+    """An extractor's output for one batch: features (B, D) fp32 and class logits (B, K) fp32, K = 0 without classes.
 
-    `spatial` (B, S) fp32 is a flattened feature map for sFID, None where the network has none.
+    `spatial` (B, S) fp32 is a flattened feature map for sFID, or None where the network gives none.
     """
 
     features: Tensor
@@ -21,16 +21,16 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A whole set of images through an extractor, on the CPU.
+    """An extractor's output for a whole set of N images, on the CPU.
 
-    features (N, D) fp32, logits (N, K) fp32, labels (N,) int64 or None: the classes the images were drawn
-    for, out of `num_classes`. `sha256` is over the shapes and uint8 pixels of the images in their order, so
-    it names the set whatever the batch size was. spatial (N, S) fp32 and colour (N, C) float64
-    (`colour_statistics`) are None where nothing made them.
+    features (N, D) fp32, logits (N, K) fp32; labels (N,) int64 are the images' classes, out of `num_classes`, or
+    None. spatial (N, S) fp32 is for sFID and colour (N, 11) float64 is from `colour_statistics`; each may be None.
+    `sha256` is over the shapes and uint8 pixels of the images in their order, so it identifies the set whatever the
+    batch size was.
 
-    `moments` and `spatial_moments` are given where they are of more images than the features are of: of a
-    published set, whose features may be missing (N = 0), or of a set too large to keep. `distance` is the
-    name of the Frechet distance between features of this extractor.
+    `moments` and `spatial_moments`, where given, may be of more images than the features: published moments, whose
+    features may be missing (N = 0), or a set too large to keep all its features. `distance` is the name under which
+    the Frechet distance between features of this extractor is reported.
     """
 
     features: Tensor
@@ -46,29 +46,30 @@ class FeatureSet:
 
     @property
     def count(self) -> int:
-        """How many images the set is of; 0 where only moments were published, without their number."""
+        """The number of images in the set; 0 where only moments were published, without the number of images."""
         return (self.moments and self.moments.count) or len(self.features)
 
     @property
     def has_features(self) -> bool:
-        """False of published moments alone, and of an extractor without a network."""
+        """Whether there are features: not for published moments alone, nor from an extractor without a network."""
         return self.features.numel() > 0
 
     def feature_moments(self) -> Moments:
+        """Mean and covariance of the features: `moments` where given, else computed from `features`."""
         return self.moments or moments_of(self.features)
 
     def spatial_feature_moments(self) -> Moments | None:
-        """Those of `spatial`; None where there are none."""
+        """Mean and covariance of the spatial features; None where the set has neither the features nor the moments."""
         if self.spatial_moments is None and self.spatial is not None:
             return moments_of(self.spatial)
         return self.spatial_moments
 
     def without_features(self) -> "FeatureSet":
-        """Logits, labels and colours alone: parts of it cost little."""
+        """The set with only its logits, labels and colour statistics, so that `part` copies little."""
         return replace(self, features=self.features[:, :0], spatial=None, moments=None, spatial_moments=None)
 
     def part(self, rows: Tensor | slice) -> "FeatureSet":
-        """Some of the images, whose moments are their own; `sha256` stays that of the whole set."""
+        """The set of the images in `rows`, whose moments are computed anew; `sha256` stays that of the whole set."""
         return replace(
             self,
             features=self.features[rows],

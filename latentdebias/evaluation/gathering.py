@@ -1,4 +1,4 @@
-"""Several processes that share the work of one evaluation."""
+"""Sharing the work of one evaluation among the processes of a launcher."""
 
 import datetime
 from collections.abc import Iterator
@@ -10,29 +10,29 @@ from torch import distributed as dist
 from latentdebias.distributed import export_launcher_variables, world_size
 
 PATIENCE = datetime.timedelta(hours=12)
-"""How long one rank waits for another: drawing 50,000 images takes hours, and how many differs between GPUs."""
+"""How long one rank waits for another: drawing 50,000 images takes hours, and GPUs differ in speed."""
 
 
 @contextmanager
 def joined_ranks() -> Iterator[None]:
-    """The processes of a launcher as one gloo group inside the block; without a launcher, nothing."""
+    """Join a launcher's processes in one gloo group inside the block; a single process has no group."""
     if world_size() == 1:
         yield
         return
     export_launcher_variables()
     dist.init_process_group("gloo", timeout=PATIENCE)
     yield
-    # Not after an exception: the launcher ends the others, and they must not be waited for.
+    # Skipped after an exception: this rank must not wait for the others, which the launcher ends.
     dist.destroy_process_group()
 
 
 def ranks() -> tuple[int, int]:
-    """This process's rank and their number inside `joined_ranks`, (0, 1) outside."""
+    """This process's rank and the number of ranks inside `joined_ranks`; (0, 1) outside."""
     return (dist.get_rank(), dist.get_world_size()) if _joined() else (0, 1)
 
 
 def gathered(value: Any) -> list[Any]:
-    """The values of all ranks, in their order, on rank 0; elsewhere an empty list."""
+    """On rank 0 the values of all ranks in their order; on every other rank an empty list."""
     if not _joined():
         return [value]
     values: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None

@@ -1,4 +1,4 @@
-"""How well a shard set's latents give back the images that they were made from: pictures side by side, and scores."""
+"""How well latents in shards reconstruct their source images: side-by-side pictures, and scores."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -35,9 +35,9 @@ ROWS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class SourceImages(OfShards):
-    """The images that a shard set was made from, in the set's order: an `ImageSource`.
+    """An `ImageSource` of the images that a shard set was made from, in the set's order.
 
-    They are found below `path` by the names in the set. Reading raises `UserError` where one is missing.
+    The images are found at `path` by the names in the shards. Reading raises `UserError` where one is missing.
     """
 
     path: str
@@ -48,7 +48,7 @@ class SourceImages(OfShards):
         return _listing(self.path)
 
     def read(self, indices: np.ndarray) -> ImageBatch:
-        """As `IndexedSource.read`; the images carry no labels."""
+        """Images number `indices` (B,) int64 of the set, without labels; `UserError` where one is missing."""
         names = list(source_names(self.shards, indices))
         if missing := [name for name in names if name not in self._found]:
             raise UserError(
@@ -60,7 +60,7 @@ class SourceImages(OfShards):
 
 
 def find_sources(shards: LatentShards, indices: np.ndarray, path: str) -> list[Tensor | None]:
-    """The input `(3, H, W)` uint8 of each of the samples `indices`, which ascend; None where it is not at `path`."""
+    """The source image `(3, H, W)` uint8 of each sample of the ascending `indices`; None where `path` has none."""
     found = _listing(path)
     resolution = shards.manifest.resolution
     names = source_names(shards, indices)
@@ -68,7 +68,7 @@ def find_sources(shards: LatentShards, indices: np.ndarray, path: str) -> list[T
 
 
 def _listing(path: str) -> dict[str, SourceImage]:
-    """The usable inputs by name; a name that two of them share says nothing, and is left out."""
+    """The usable images at `path` by name, without names that two images share."""
     usable = [image for image in find_images(path).images if not image.fault]
     count = Counter(image.name for image in usable)
     return {image.name: image for image in usable if count[image.name] == 1}
@@ -80,17 +80,17 @@ def _pixels(source: SourceImage, resolution: int) -> Tensor:
 
 
 def reconstruct(shards: LatentShards, autoencoder: Autoencoder, indices: np.ndarray) -> Tensor:
-    """The posterior means of samples `indices`, decoded: `(B, 3, H, W)` uint8 on the CPU."""
+    """The images decoded from the posterior means of samples `indices`: `(B, 3, H, W)` uint8, on the CPU."""
     images = ShardImages(shards, autoencoder)
     parts = np.array_split(indices, -(-len(indices) // ROWS_AT_ONCE))
     return torch.cat([images.read(rows).images.cpu() for rows in parts])
 
 
 def reconstruction_scores(sources: Tensor, reconstructions: Tensor) -> dict[str, float | None]:
-    """PSNR in dB, SSIM and LPIPS of uint8 pairs `(B, 3, H, W)`, each the mean over the pairs.
+    """PSNR in dB, SSIM and LPIPS of pairs of uint8 images `(B, 3, H, W)`, each the mean over the pairs.
 
     SSIM: Wang et al. 2004, with its Gaussian window of 11 pixels. LPIPS: Zhang et al. 2018, with AlexNet; None where
-    torch's hub cache holds no weights of AlexNet, for nothing is downloaded.
+    the torch hub's cache has no AlexNet weights, since nothing is downloaded.
     """
     original, given_back = sources.float(), reconstructions.float()
     psnr = peak_signal_noise_ratio(given_back, original, data_range=LEVELS, dim=(1, 2, 3), reduction="elementwise_mean")
@@ -107,19 +107,22 @@ def _lpips(images: Tensor, originals: Tensor) -> float | None:
 
 
 def alexnet_weights() -> Path:
-    """Where the torch hub keeps the weights that LPIPS needs."""
+    """Path of the AlexNet weights, which LPIPS needs, in the torch hub's cache."""
     return Path(torch.hub.get_dir()) / "checkpoints" / AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
 
 
 def reconstruction_fid(shards: LatentShards, autoencoder: Autoencoder, path: str, extractor: Extractor) -> float:
-    """rFID: the FID between all inputs of the set, found below `path`, and what its latents decode to."""
+    """rFID: the FID between the images decoded from all latents of the set and their source images at `path`."""
     decoded = extract(ShardImages(shards, autoencoder), extractor, len(shards), "reconstructions")
     sources = extract(SourceImages(shards, path), extractor, len(shards), "sources")
     return evaluate(decoded, sources, [FID()])["fid"]
 
 
 def contact_sheet(sources: list[Tensor | None], reconstructions: Tensor, path: Path) -> None:
-    """Write a PNG of each input beside its reconstruction, white where it is missing; without any, no place is kept."""
+    """Write a PNG of each source image beside its reconstruction.
+
+    A missing source image is white; where all are missing, only the reconstructions are shown.
+    """
     tiles = list(reconstructions)
     if any(source is not None for source in sources):
         white = torch.full_like(reconstructions[0], 255)

@@ -1,4 +1,4 @@
-"""Mean and covariance of features: all that a Frechet distance needs of a set."""
+"""Mean and covariance of features, from which Frechet distances are computed."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,10 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Moments:
-    """mean (D,) and unbiased covariance cov (D, D), float64, of `count` images; None where it was not published."""
+    """Mean (D,) and unbiased covariance (D, D) of features, float64.
+
+    `count` is the number of images; None where it was not published.
+    """
 
     mean: Tensor
     cov: Tensor
@@ -18,10 +21,10 @@ class Moments:
 
 
 def moments_of(features: Tensor) -> Moments:
-    """The moments of features (N, D), in float64.
+    """The mean and covariance of features (N, D), in float64.
 
-    Summed here in blocks of rows, because torch-fidelity's `fid_features_to_statistics` sums in the dtype of the
-    features, and in float64 copies them whole: 2 x 21 GB for the images of ImageNet.
+    The sums go over chunks of rows, because torch-fidelity's `fid_features_to_statistics` sums in the dtype of the
+    features, and float64 copies of all features would take 2 x 21 GB for the images of ImageNet.
     """
     count, dim = features.shape
     mean = sum((rows.double().sum(0) for rows in features.split(ROWS_AT_ONCE)), torch.zeros(dim, dtype=torch.float64))

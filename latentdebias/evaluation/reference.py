@@ -1,4 +1,4 @@
-"""The set that samples are scored against: extracted once, then read from a cache."""
+"""The features of the reference set that samples are scored against: extracted once, then read from a cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,22 +17,22 @@ from latentdebias.evaluation.statistics_cache import StatisticsCache, cache_key
 from latentdebias.files import check_output_folder
 
 MAX_FEATURES = 100_000
-"""Images whose features are kept, 2 GB of Inception's; the moments are those of all."""
+"""The largest number of images whose features are kept, 2 GB with Inception; moments are of all images."""
 
 
 class ReferenceSource(ImageSource, Protocol):
-    """Images that exist, and so have a hash before they are read."""
+    """An image source of stored files, which have a hash before any feature is extracted."""
 
     def fingerprint(self) -> str:
-        """sha256 of everything that decides the images."""
+        """The sha256 of everything that determines the images."""
 
 
 def reference_features(source: ReferenceSource, extractor: Extractor, folder: Path) -> FeatureSet | None:
-    """The features of `source`, from the cache in `folder` or else extracted over all ranks and put there.
+    """The feature set of `source`, read from the cache in `folder`, or else extracted by all ranks and cached.
 
-    None on every rank but 0. Moments, float64, are those of all images; of more than 100,000 images the features are
-    those of as many, evenly spaced. Where ADM's `.npz` holds moments, they are taken instead of its images' own.
-    Raises `UserError` for moments of another extractor, and where `folder` cannot be written.
+    Returns None on every rank but 0. The moments, float64, are those of all images; where there are more than 100,000
+    images, features are kept of 100,000 evenly spaced ones. Moments in an ADM `.npz` take the place of those of its
+    images. Raises `UserError` for moments of another extractor, and where `folder` cannot be written.
     """
     rank, _ = ranks()
     published = source.published_moments(extractor.num_features) if isinstance(source, NpzImages) else (None, None)
@@ -50,7 +50,7 @@ def reference_features(source: ReferenceSource, extractor: Extractor, folder: Pa
         return None
     found = _with_moments(found, *published)
     if published[0] is not None:
-        # Moments and images are of different sets, so the pixels alone do not name it.
+        # Published moments may be of other images than the file holds, so the hash has to cover the whole file.
         found = replace(found, sha256=source.fingerprint())
     found = _limited(found)
     cache.write(key, found)
@@ -73,7 +73,7 @@ def _moments_alone(
 
 
 def _with_moments(images: FeatureSet, moments: Moments | None, spatial: Moments | None) -> FeatureSet:
-    """The set with its own moments beside it, where none were published."""
+    """The set with the published moments, or with those of its own features where none were published."""
     return replace(
         images,
         moments=moments or images.feature_moments(),

@@ -1,4 +1,4 @@
-"""References through an extractor, kept on disk by the hash of what they are made of."""
+"""A disk cache of the feature sets of references, under a hash of everything that determines them."""
 
 import hashlib
 import json
@@ -28,12 +28,12 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class StatisticsCache:
-    """A folder of feature sets as safetensors, a file each; a file is seen whole or not at all."""
+    """A folder with a safetensors file for each feature set; a file appears only when it is complete."""
 
     folder: Path
 
     def read(self, key: str) -> FeatureSet | None:
-        """The set kept under `key`; None where there is none, or its file is damaged."""
+        """The feature set stored under `key`; None where there is none, or its file is damaged."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
                 meta = json.loads(file.metadata()[META])
@@ -43,7 +43,7 @@ class StatisticsCache:
             return None
 
     def write(self, key: str, images: FeatureSet) -> None:
-        """Keep a set under `key`; `UserError` where it cannot be written."""
+        """Store a feature set under `key`; `UserError` where it cannot be written."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with published(path) as file:
@@ -54,7 +54,7 @@ class StatisticsCache:
 
 
 def cache_key(*parts: str) -> str:
-    """sha256 over what a set depends on."""
+    """The key of a feature set: sha256 over the `parts` that it depends on and the format version."""
     return hashlib.sha256(json.dumps([FORMAT_VERSION, *parts]).encode()).hexdigest()
 
 

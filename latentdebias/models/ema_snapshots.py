@@ -1,8 +1,9 @@
 """The `ema/` folder of a run: snapshots of power-function averages, from which any width is made after training.
 
-Snapshots are whole models in fp16, whatever the number of ranks and the ZeRO stage were. That halves the folder, and
-adds to a reconstruction about what a cast to fp16 would: rms 1.5e-5 measured on weights of rms 0.086, for widths of
-0.075 to 0.2 from snapshots of 0.05 and 0.1. A width below those tracked magnifies it, 0.03 by four.
+Each snapshot is a whole model in fp16, whatever the number of ranks and the ZeRO stage were. Rounding to fp16 halves
+the folder, and adds to a reconstruction about the error of a cast to fp16: rms 1.5e-5 measured on weights of rms 0.086,
+for widths of 0.075 to 0.2 from snapshots of 0.05 and 0.1. For a width below those of the snapshots the error is larger,
+four times so for 0.03.
 """
 
 import dataclasses
@@ -28,20 +29,20 @@ PROFILE = "profile"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One file, and the average that it holds."""
+    """A snapshot file, and the profile of the average in it."""
 
     path: Path
     profile: Profile
 
 
 class SnapshotFolder:
-    """Where a run writes its snapshots; used on rank 0 only."""
+    """The folder `ema/` that a run writes its snapshots to; used on rank 0 only."""
 
     def __init__(self, run_dir: Path) -> None:
         self.folder = run_dir / FOLDER
 
     def start_at(self, step: int, config: ModelConfig) -> None:
-        """Get ready for a run of `config` that goes on from `step`, and drop what it is about to write again."""
+        """Prepare the folder for a run that continues from `step`: write `config`, delete snapshots of later steps."""
         self.folder.mkdir(exist_ok=True)
         for path in self.folder.glob("step-*.safetensors"):
             if int(path.name.split("-")[1]) > step:
@@ -49,11 +50,11 @@ class SnapshotFolder:
         write_model_config(self.folder / CONFIG, config)
 
     def write(self, std: float, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Publish the whole average of width `std` at `step`."""
-        halves = {name: _rounded(weight).contiguous() for name, weight in weights.items()}
+        """Write the average of relative width `std` at `step` as one file, its floating-point weights in fp16."""
+        rounded = {name: _rounded(weight).contiguous() for name, weight in weights.items()}
         path = self.folder / f"step-{step:08d}-{name_of_std(std)}.safetensors"
-        # One key: safetensors writes several in an order of its own, and not the same bytes each time.
-        publish(path, save(halves, {PROFILE: json.dumps({"step": step, "std": std})}))
+        # One metadata key only: safetensors orders several at random, so that equal snapshots would differ in bytes.
+        publish(path, save(rounded, {PROFILE: json.dumps({"step": step, "std": std})}))
 
 
 def _rounded(weight: Tensor) -> Tensor:
@@ -61,10 +62,11 @@ def _rounded(weight: Tensor) -> Tensor:
 
 
 def reconstruct(run_dir: Path, std: float, step: int | None, out: Path) -> tuple[int, float]:
-    """Write the model directory `out` with the average of width `std` at `step`, None for that of the last snapshot.
+    """Write the model directory `out` with the average of relative width `std` at `step`.
 
-    Returns the step and the relative error of its profile. Raises `UserError` where there are no snapshots, one is
-    damaged, `std` is no width, or `step` is not between the first and the last snapshot.
+    A `step` of None is that of the last snapshot. Returns the step and the relative error of the profile. Raises
+    `UserError` where there are no snapshots, one is damaged, `std` is not a legal width, or `step` is not between the
+    first and the last snapshot.
     """
     name = name_of_std(std)
     snapshots = _find(run_dir)
@@ -111,7 +113,7 @@ def _check_step(step: int | None, snapshots: list[Snapshot]) -> int:
 
 
 def _combine(snapshots: list[Snapshot], x: list[float]) -> dict[str, Tensor]:
-    """sum_i x_i snapshot_i in fp32; what is no floating-point number is taken from the last one."""
+    """The weights sum_i x_i snapshot_i in fp32; weights of other dtypes are taken from the last snapshot."""
     total: dict[str, Tensor] = {}
     for snapshot, share in zip(tqdm(snapshots, desc="snapshots", unit="file"), x, strict=True):
         try:

@@ -1,4 +1,4 @@
-"""Whether weights fit a network: the same names with the same shapes."""
+"""Starting a run from the weights of a model directory (`init_from`), once names and shapes are known to fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,11 @@ def shapes_of(weights: Mapping[str, Tensor]) -> Shapes:
 
 
 def check_fit(network: nn.Module, found: Shapes, source: str, mend: str) -> None:
-    """Raise `UserError` that names the first key of `source` which is missing, unexpected or of another shape."""
+    """Raise `UserError` unless the weights `found` have the names and shapes of the network's.
+
+    The message names the first weight that is missing, unexpected or of another shape; `source` says where the weights
+    are from, and `mend` what to do.
+    """
     expected = shapes_of(network.state_dict())
     for name, shape in expected.items():
         if name not in found:
@@ -35,7 +39,7 @@ def check_fit(network: nn.Module, found: Shapes, source: str, mend: str) -> None
 
 
 def check_initial_weights(network: nn.Module, directory: str) -> None:
-    """Raise `UserError` unless a run may start `network` (on any device, meta included) from a model directory."""
+    """Raise `UserError` unless the weights in a model directory fit `network`, which may be on the meta device."""
     path = Path(directory, WEIGHTS)
     if not path.is_file():
         raise UserError(f"init_from {directory!r} is no model directory: it has no {WEIGHTS}. Name one, or null.")
@@ -52,14 +56,14 @@ def check_initial_weights(network: nn.Module, directory: str) -> None:
 
 
 def load_initial_weights(network: nn.Module, directory: str) -> None:
-    """Start `network` from the weights of a model directory; `UserError` as `check_initial_weights`."""
+    """Load the weights of a model directory into `network`; raises `UserError` where they do not fit."""
     check_initial_weights(network, directory)
     with torch.no_grad():
         network.load_state_dict(load_file(Path(directory, WEIGHTS)))
 
 
 def differences(directory: str, diffusion: Diffusion, normalization: LatentNormalization) -> list[str]:
-    """What the weights in a model directory were trained under and this run is not, each as a sentence."""
+    """A note for each of normalization, schedule and target that differs from what the directory's model had."""
     theirs = read_model_config(Path(directory, CONFIG))
     pairs = {"data.normalization": (theirs.normalization, normalization)}
     trained, here = Diffusion(**theirs.diffusion).spec(), diffusion.spec()

@@ -1,4 +1,4 @@
-"""A model directory: `model.safetensors` (EMA) and `config.yaml`, all that sampling needs besides the autoencoder."""
+"""A model directory: `model.safetensors` (weights) and `config.yaml`, all that sampling needs but the autoencoder."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -30,10 +30,11 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What `config.yaml` of a model directory says; class `num_classes` is the null class, 0 classes unconditional.
+    """The contents of a model directory's `config.yaml`.
 
-    `ema` names the average that the weights are, such as 0.9999, std0.050 or none.
-    `imports` names the modules that register parts of the model which are not this package's.
+    `num_classes` is 0 for an unconditional model; otherwise label `num_classes` is the null class. `step` is the
+    training step of the weights, and `ema` names how they were averaged, such as 0.9999, std0.050 or none. `imports`
+    lists the Python modules that register parts of the model from outside this package.
     """
 
     format_version: int = FORMAT_VERSION
@@ -52,9 +53,9 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model: `.backbone(z, t, y)`, the `.diffusion` it was trained under, and its `.config`.
+    """A trained model: its network `backbone(z, t, y)`, the `diffusion` it was trained under, and its `config`.
 
-    `weaker` is the network of another model that guides it, if any.
+    `weaker` is the network of another model that guides this one (autoguidance), or None.
     """
 
     backbone: nn.Module
@@ -63,7 +64,7 @@ class LoadedModel:
     weaker: Network | None = None
 
     def guided_by(self, weaker: "LoadedModel") -> "LoadedModel":
-        """This model under autoguidance by a weaker one; `UserError` unless both draw the same latents alike."""
+        """This model guided by a weaker one; `UserError` unless latents, classes, autoencoder and schedule agree."""
         for name in ("latent_shape", "num_classes", "normalization", "autoencoder"):
             ours, theirs = getattr(self.config, name), getattr(weaker.config, name)
             if ours != theirs:
@@ -80,31 +81,35 @@ class LoadedModel:
 
     @property
     def latent_model(self) -> LatentModel:
-        """The model as what latents are drawn from."""
+        """The network, its weaker guide, and the shape and classes of its latents: what draws latents."""
         network = Network(self.backbone, self.diffusion)
         return LatentModel(network, self.config.latent_shape, self.config.num_classes, self.weaker)
 
     def image_sampler(self, vae: str | None = None) -> ImageSampler:
-        """The model with its autoencoder, on the model's device, ready to draw; `vae` says where the autoencoder is."""
+        """The model with its autoencoder, on the model's device, which draws images.
+
+        `vae` is the autoencoder's name or path; None is the name in `config`. Raises `UserError` where it is not the
+        autoencoder that the model was trained with.
+        """
         config, device = self.config, next(self.backbone.parameters()).device
         autoencoder = load_this_autoencoder(config.autoencoder, vae or config.autoencoder.id, device)
         return ImageSampler(self.latent_model, config.normalization, autoencoder)
 
 
 def save_model(directory: Path, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
-    """Write a model directory, replacing an older one only once the new one is whole."""
+    """Write a model directory; an older one is replaced only when the new one is complete."""
     with published_folder(directory) as fresh:
         publish(fresh / WEIGHTS, save({name: weight.contiguous() for name, weight in weights.items()}))
         write_model_config(fresh / CONFIG, config)
 
 
 def write_model_config(path: Path, config: ModelConfig) -> None:
-    """Write `config` as a file that `read_model_config` reads."""
+    """Write `config` as YAML to `path`, for `read_model_config` to read."""
     publish(path, yaml.safe_dump(plain(dataclasses.asdict(config)), sort_keys=False).encode())
 
 
 def read_model_config(path: Path) -> ModelConfig:
-    """The config at `path`, of any format version so far; `UserError` for one that is missing, damaged or newer."""
+    """The config in the YAML file `path`, of any format version so far; `UserError` if missing, damaged or newer."""
     values = _read_yaml(path)
     version = values.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -118,7 +123,7 @@ def read_model_config(path: Path) -> ModelConfig:
 
 
 def load_model(directory: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
-    """Load a model directory onto `device`, in evaluation mode; `UserError` where it is none, or damaged."""
+    """Load a model directory onto `device`, in evaluation mode; `UserError` if a file is missing or damaged."""
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
@@ -144,7 +149,7 @@ def fingerprint(directory: Path) -> dict[str, str]:
 
 
 def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:
-    """The network of a model directory without its trained weights, and its diffusion process."""
+    """The network that `config` describes, with initial weights, and its diffusion process."""
     load_plugins(config.imports)
     channels, side, _ = config.latent_shape
     diffusion = Diffusion(**config.diffusion)

@@ -1,4 +1,4 @@
-"""Networks whose features the metrics are computed from."""
+"""Extractors: networks that turn images into the features that metrics are computed from."""
 
 from latentdebias.evaluation.extractors.dinov2 import DINOv2
 from latentdebias.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorSource, Inception

@@ -30,12 +30,12 @@ POSITION_OFFSET = 0.1
 @EXTRACTORS.register("dinov2")
 @dataclass(frozen=True)
 class DINOv2:
-    """DINOv2 without registers (Oquab et al. 2023) from Meta's published file: FD-DINOv2 takes `vitl14`.
+    """DINOv2 without registers (Oquab et al. 2023) from Meta's published weights; FD-DINOv2 is defined on `vitl14`.
 
-    `weights` is the path of the file; None takes the torch hub's cache. Nothing is downloaded, and nothing in the file
-    is run. The network is timm's: torch-fidelity's extractor of that name loads only through `torch.hub`, which runs
-    downloaded code, and resizes bilinearly, where published FD-DINOv2 values are of a bicubic, antialiased resize
-    (Stein et al. 2023; Karras et al. 2024).
+    `weights` is the path of the weights file; None is the torch hub's cache. Nothing is downloaded, and no code in the
+    file is run. The network is timm's, because torch-fidelity's DINOv2 loads only through `torch.hub`, which runs
+    downloaded code, and resizes bilinearly, whereas published FD-DINOv2 values use a bicubic, antialiased resize (Stein
+    et al. 2023; Karras et al. 2024).
     """
 
     weights: str | None = None
@@ -48,7 +48,7 @@ class DINOv2:
         network: Any = timm.create_model(TIMM_NAMES[self.architecture], img_size=IMAGE_SIZE, num_classes=0)
         try:
             network.load_state_dict(_for_timm(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)))
-        # Which exception a file of another kind raises is torch's affair; none of its code was run.
+        # torch raises many kinds of exception for other files; with weights_only none of their code was run.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UserError(
@@ -60,9 +60,10 @@ class DINOv2:
 
 
 def _for_timm(weights: dict[str, Any]) -> dict[str, Tensor]:
-    """Meta's weights under timm's names, with positions for 16 x 16 patches as Meta's forward pass makes them.
+    """Meta's weights under timm's names, with the position embedding resized to 16 x 16 patches.
 
-    That is bicubic without antialiasing, the scale factor off by 0.1 of a patch; timm's own conversion antialiases.
+    The resize is that of Meta's forward pass: bicubic, not antialiased, for a scale factor of 16.1 over the old side.
+    timm's own conversion antialiases.
     """
     weights = {name: weight for name, weight in weights.items() if name != "mask_token"}
     of_class, of_patches = weights["pos_embed"].float().split([1, weights["pos_embed"].shape[1] - 1], dim=1)
@@ -75,7 +76,7 @@ def _for_timm(weights: dict[str, Any]) -> dict[str, Tensor]:
 
 
 class _DINOv2Extractor(Extractor):
-    """The class token after the last norm (B, D), after a bicubic, antialiased resize; no logits."""
+    """Features are the class token (B, D) after the last norm; no logits."""
 
     resize = f"bicubic, antialiased, to {IMAGE_SIZE}"
     distance = "fd_dinov2"

@@ -1,4 +1,4 @@
-"""Extractors: uint8 images -> the features and class logits that the metrics are computed from."""
+"""Extractors, which turn uint8 images into the features and class logits that metrics are computed from."""
 
 import hashlib
 import io
@@ -17,16 +17,16 @@ from latentdebias.evaluation.features import Features
 from latentdebias.files import sha256_of
 from latentdebias.registry import Registry
 
-# sha256 of torch-fidelity's published file, whose name carries the first eight digits.
+# sha256 of the file that torch-fidelity publishes; the file's name has the first eight digits.
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 SPATIAL_CHANNELS = 7
 
 
 class Extractor(nn.Module, ABC):
-    """A frozen network behind one contract: uint8 images (B, 3, H, W) -> `Features`.
+    """A frozen network that turns uint8 images (B, 3, H, W) into `Features`.
 
-    `identity` is the extractor's name and its weights' sha256, and `resize` how it brings images to its size, for the
-    protocol record. `distance` names the Frechet distance between its features.
+    For the protocol record, `identity` is the extractor's name and the sha256 of its weights, and `resize` says how
+    images are resized for the network. `distance` is the name of the Frechet distance between its features.
     """
 
     resize = "none"
@@ -44,13 +44,13 @@ class Extractor(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
-        """Images on any device; the features come back on the extractor's."""
+        """The `Features`, on the extractor's device, of uint8 images (B, 3, H, W) on any device."""
         assert images.dtype == torch.uint8, f"expected uint8 images, not {images.dtype}"
         return self.extract(images.to(self.device))
 
     @abstractmethod
     def extract(self, images: Tensor) -> Features:
-        """`Features` of uint8 images (B, 3, H, W) on the network's device."""
+        """The `Features` of uint8 images (B, 3, H, W), which are on the network's device already."""
 
 
 class ExtractorSource(Protocol):
@@ -68,7 +68,7 @@ EXTRACTORS: Registry[ExtractorSource] = Registry("extractor")
 class Inception:
     """The Inception network of FID, as torch-fidelity ported it, from a local weights file.
 
-    `weights` is the path of the file; None takes the torch hub's cache. Nothing is downloaded.
+    `weights` is the path of the file; None is the torch hub's cache. Nothing is downloaded.
     """
 
     weights: str | None = None
@@ -76,7 +76,7 @@ class Inception:
     def load(self) -> Extractor:
         path = Path(self.weights) if self.weights else cached_inception_weights()
         data = read_verified(path, INCEPTION_SHA256)
-        # torch-fidelity unpickles without restrictions, so it gets the very bytes that were verified.
+        # torch-fidelity unpickles without restrictions, so it is given the bytes that were verified, not the path.
         network = FeatureExtractorInceptionV3(
             "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=io.BytesIO(data)
         )
@@ -86,9 +86,9 @@ class Inception:
 class _InceptionExtractor(Extractor):
     """Pooled features (B, 2048), logits without their bias (B, 1008) and spatial features (B, 2023).
 
-    The spatial ones are those of ADM's evaluator: TensorFlow's `mixed_6/conv`, which is branch1x1 of Mixed_6d in
-    torch-fidelity's port, its first 7 channels, flattened in the order (17, 17, 7). torch-fidelity does not give them
-    out, so they are taken as they pass.
+    The spatial features are those of ADM's evaluator: the first 7 channels of TensorFlow's `mixed_6/conv`, which is
+    branch1x1 of Mixed_6d in torch-fidelity's port, flattened in the order (17, 17, 7). torch-fidelity does not return
+    this layer, so a forward hook reads it.
     """
 
     resize = "bilinear of TensorFlow 1 to 299"
@@ -108,7 +108,7 @@ class _InceptionExtractor(Extractor):
 @EXTRACTORS.register("digits")
 @dataclass(frozen=True)
 class Digits:
-    """The demo's classifier of handwritten digits, which ships with the package: for 32x32 images only."""
+    """The classifier of handwritten digits that ships with the package, for 32x32 images only."""
 
     def load(self) -> Extractor:
         network = digits.load_classifier()
@@ -135,14 +135,14 @@ class _DigitsExtractor(Extractor):
 @EXTRACTORS.register("pixels")
 @dataclass(frozen=True)
 class Pixels:
-    """No network, for metrics of the pixels alone, such as the colour shift."""
+    """An extractor without a network or features, for metrics of pixels alone, such as the colour shift."""
 
     def load(self) -> Extractor:
         return _PixelsExtractor(nn.Module(), 0, "pixels")
 
 
 class _PixelsExtractor(Extractor):
-    """Features (B, 0) and logits (B, 0)."""
+    """Empty features (B, 0) and empty logits (B, 0)."""
 
     @property
     def device(self) -> torch.device:
@@ -154,17 +154,17 @@ class _PixelsExtractor(Extractor):
 
 
 def cached_inception_weights() -> Path:
-    """Where the torch hub, and so torch-fidelity and torchmetrics, keep the weights that they download."""
+    """Path of the Inception weights in the torch hub's cache, which torch-fidelity and torchmetrics use too."""
     return hub_file(URL_INCEPTION_V3)
 
 
 def hub_file(url: str) -> Path:
-    """Where the torch hub keeps what it downloads from `url`."""
+    """Path in the torch hub's cache of the file downloaded from `url`."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
 
 
 def read_verified(path: Path, sha256: str) -> bytes:
-    """The file's bytes; `UserError` where there is no such file or its sha256 is another."""
+    """The bytes of the Inception weights file `path`; `UserError` if it is missing or its sha256 is not `sha256`."""
     data = read_weights(path, "Inception", URL_INCEPTION_V3, "--inception-weights")
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
@@ -176,7 +176,10 @@ def read_verified(path: Path, sha256: str) -> bytes:
 
 
 def read_weights(path: Path, network: str, url: str, option: str) -> bytes:
-    """The file's bytes; `UserError` where there is no such file, which names where to get it and how to pass it."""
+    """The bytes of the weights file `path` of `network`.
+
+    Raises `UserError` where there is no such file; the message has the `url` and the command-line `option`.
+    """
     if not path.is_file():
         raise UserError(
             f"No {network} weights at {path}. Download {url} to that path, or pass the path "

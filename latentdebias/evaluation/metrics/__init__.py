@@ -1,4 +1,4 @@
-"""The metrics, by name."""
+"""The metrics; importing this package registers them by name."""
 
 from latentdebias.evaluation.metrics.class_accuracy import ClassAccuracy
 from latentdebias.evaluation.metrics.colour_shift import ColourShift

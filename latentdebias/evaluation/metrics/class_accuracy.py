@@ -1,4 +1,4 @@
-"""Class accuracy: do class-conditional samples show the class that was asked for?"""
+"""Class accuracy: whether class-conditional samples show the class that was asked for."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,15 +13,15 @@ from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each
 @METRICS.register("class_accuracy")
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """Share of the samples whose largest logit is that of the class they were drawn for."""
+    """The share of samples whose largest logit is that of the class they were drawn for."""
 
     better: ClassVar[dict[str, Better]] = {"class_accuracy": "higher"}
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"class_accuracy": share in [0, 1]}; higher is better.
 
-        Empty without labels, and where the extractor's classes are not as many as the labels': Inception's
-        1008 outputs, say, are no 1000 ImageNet labels.
+        Empty without labels, and where the extractor has another number of classes than the labels: Inception,
+        for example, has 1008 outputs, which do not match ImageNet's 1000 labels.
         """
         num_logits = samples.logits.shape[1]
         if samples.labels is None or samples.num_classes != num_logits:
@@ -30,5 +30,6 @@ class ClassAccuracy:
         return {"class_accuracy": float(share)}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        """The class accuracy of each half, by score's name."""
+        # Halves of a set without its features are quicker to make.
         return measure_each_half(self, samples.without_features(), reference, halves)

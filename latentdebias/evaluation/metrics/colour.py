@@ -1,18 +1,19 @@
-"""What colour and what coarse structure images have, as plain statistics of their pixels."""
+"""Statistics of images' pixels: mean colour, and power at low spatial frequencies."""
 
 import torch
 from torch import Tensor
 
 CHANNELS = 3
 RINGS = 8
-"""Frequencies 1 to 8, in cycles per image, whose power is told."""
+"""Power is measured at the spatial frequencies 1 to 8, in cycles per image."""
 
 
 def colour_statistics(images: Tensor) -> Tensor:
-    """uint8 images (B, 3, H, W) -> (B, 3 + 8) float64: the channels' means in levels of 255, and the ring powers.
+    """Colour statistics (B, 3 + 8) float64 of uint8 images (B, 3, H, W): the channels' means, and the ring powers.
 
-    A ring's power is that of the image about its mean, |DFT|^2 / (H W)^2, averaged over the channels and the
-    frequencies whose distance from zero rounds to the ring's number; 0 for a ring that so small an image lacks.
+    Means are in levels of 0 to 255. Ring r, from 1 to 8, holds the frequencies whose distance from zero rounds to r
+    cycles per image; its power is |DFT|^2 / (H W)^2 of the image less its mean, averaged over the ring's frequencies
+    and the channels. It is 0 where the image is too small to have such frequencies.
     """
     pixels = images.double()
     means = pixels.mean((2, 3))
@@ -28,15 +29,16 @@ def colour_statistics(images: Tensor) -> Tensor:
 
 
 def _ring_of_frequency(height: int, width: int, device: torch.device) -> Tensor:
-    """The rounded distance (H W,) of each of the DFT's frequencies from zero, in cycles per image."""
+    """The distance (H W,) int64 of each DFT frequency from zero, rounded, in cycles per image."""
     vertical, horizontal = (torch.fft.fftfreq(side, 1 / side, device=device) for side in (height, width))
     return torch.hypot(vertical[:, None], horizontal[None]).round().long().flatten()
 
 
 def colour_difference(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Of two `colour_statistics`: the channel means' difference (3,) in levels, the mean powers' ratio (8,) in dB.
+    """How samples differ from the reference, of the `colour_statistics` (N, 11) of each.
 
-    A ring that either lacks has ratio 0 dB.
+    Returns the difference (3,) of the mean colours in levels of 0 to 255, and the ratio (8,) of the mean ring powers in
+    dB. The ratio is 0 dB for a ring in which one of the sets has no power.
     """
     mine, theirs = samples.mean(0), reference.mean(0)
     power, reference_power = mine[CHANNELS:], theirs[CHANNELS:]

@@ -1,4 +1,4 @@
-"""Colour shift: the failure that the weighting of noise levels is about."""
+"""Colour shift: the failure that weighting the loss by noise level is meant to cure."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,10 +12,10 @@ from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each
 @METRICS.register("colour_shift")
 @dataclass(frozen=True)
 class ColourShift:
-    """How far the mean colour and the low-frequency power of samples are from the data's.
+    """How far the mean colour and the low-frequency power of samples are from those of the reference.
 
-    Colour that drifts from the data's, most with few sampling steps, is the failure that Debias (arXiv:2310.08442) lays
-    to biased estimates of x0 at high noise. Needs no network: the images' own pixels (`colour_statistics`).
+    Samples whose colour is off, most with few sampling steps, are the failure that Debias (arXiv:2310.08442) attributes
+    to biased estimates of x0 at high noise. The scores come from the pixels (`colour_statistics`), without a network.
     """
 
     better: ClassVar[dict[str, Better]] = {
@@ -27,10 +27,11 @@ class ColourShift:
     }
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        """Each channel's shift in levels of 255, their root mean square, and the low frequencies' power in dB.
+        """The shift of each channel in levels of 0 to 255, their root mean square, and the shift of the power in dB.
 
-        `spectrum_shift` is the mean over frequencies 1 to 8 (cycles per image) of 10 log10 of samples' to data's power.
-        Empty where either set has no statistics of its pixels, as published moments have none.
+        `spectrum_shift` is the mean of 10 log10(P / P_r) over frequencies 1 to 8 (cycles per image), with P the power
+        of the samples and P_r that of the reference. Empty where either set has no colour statistics, such as
+        published moments.
         """
         if samples.colour is None or reference.colour is None:
             return {}
@@ -45,5 +46,6 @@ class ColourShift:
         }
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        """The colour shifts of each half, by score's name."""
+        # Halves of a set without its features are quicker to make.
         return measure_each_half(self, samples.without_features(), reference, halves)

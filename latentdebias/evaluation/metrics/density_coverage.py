@@ -15,17 +15,21 @@ from latentdebias.evaluation.metrics.neighbours import by_block, holding, inside
 @METRICS.register("density_coverage")
 @dataclass(frozen=True)
 class DensityCoverage:
-    """How many of the reference's k-nearest-neighbour balls hold a sample, and how many samples they hold.
+    """Density and coverage, from the balls about reference images whose radius reaches their k-th nearest neighbour.
 
-    Naeem et al. 2020 (arXiv:2002.09797): more robust to outliers than precision and recall. Neither
-    torchmetrics nor torch-fidelity has them.
+    Density is the number of balls that a sample is in, averaged over the samples and divided by k; coverage is the
+    share of balls with at least one sample. Naeem et al. 2020 (arXiv:2002.09797): more robust to outliers than
+    precision and recall. Implemented here because neither torchmetrics nor torch-fidelity has them.
     """
 
     better: ClassVar[dict[str, Better]] = {"density": "higher", "coverage": "higher"}
     k: PositiveInt = 5
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        """{"density" >= 0, "coverage" in [0, 1]}; higher is better. Empty where the reference has no k neighbours."""
+        """{"density" >= 0, "coverage" in [0, 1]}; higher is better.
+
+        Empty where the samples have no features, or the reference has features of no more than k images.
+        """
         if not samples.has_features or len(reference.features) <= self.k:
             return {}
         real = reference.features
@@ -36,13 +40,13 @@ class DensityCoverage:
         return {"density": held / (self.k * len(samples.features)), "coverage": float(covered.double().mean())}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`."""
+        """The density and the coverage of each half, by score's name; empty where `measure` is."""
         if not samples.has_features or len(reference.features) <= self.k:
             return {}
         real = reference.features
         radius = radii(real, self.k)
         held = torch.cat([balls.sum(1) for balls in inside(samples.features, real, radius)]).double() / self.k
-        # From the reference's side: every row then tells of one ball, and is done with.
+        # With a row for each ball, a chunk of rows is reduced at once and need not be kept.
         covered = torch.cat([by_block(balls, halves) for balls in holding(real, radius, samples.features)])
         return {
             "density": [float(held[halves.rows(chosen)].mean()) for chosen in halves.chosen],

@@ -10,25 +10,28 @@ from latentdebias.evaluation.moments import Moments
 
 LARGE_DIM = 512
 FEW = 20
-"""Halves of features with more than `LARGE_DIM` dimensions, seconds each at D = 2048; 20 tell a deviation to 16%."""
+"""How many halves of features of more than `LARGE_DIM` dimensions are measured.
+
+Each half takes seconds at D = 2048, and 20 halves give a standard deviation to within 16%.
+"""
 
 
 def frechet_distance(samples: Moments, reference: Moments) -> float:
-    """|mu - mu_r|^2 + tr(C + C_r - 2 (C C_r)^(1/2)), in float64, as torch-fidelity computes it."""
+    """The Frechet distance |mu - mu_r|^2 + tr(C + C_r - 2 (C C_r)^(1/2)), in float64, computed by torch-fidelity."""
     statistics = [{"mu": each.mean.numpy(), "sigma": each.cov.numpy()} for each in (samples, reference)]
     return fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID]
 
 
 def frechet_distances_of_halves(features: Tensor, reference: Moments, halves: Halves) -> list[float]:
-    """The distance of each half of features (N, D) to `reference`; of 20 halves at most where D > 512.
+    """The Frechet distance of each half of features (N, D) to `reference`; of the first 20 halves where D > 512.
 
-    The trace is taken of the symmetric C_r^(1/2) C C_r^(1/2), which has the eigenvalues of C C_r: the general solver of
-    the score is the slower one, and its roots of rounding errors are complex. Sums over the blocks are kept, D^2 x 8
-    bytes each: 2.1 GB at D = 2048.
+    The trace is computed from the symmetric matrix C_r^(1/2) C C_r^(1/2), which has the same eigenvalues as C C_r: the
+    symmetric solver is faster than the general one behind `frechet_distance`, and rounding gives it no complex values.
+    The sums over each block of `halves` are kept, D^2 x 8 bytes each: 2.1 GB at D = 2048.
     """
     if features.shape[1] > LARGE_DIM:
         halves = halves.first(FEW)
-    # About the mean of all, so that the sums of squares of a half do not cancel.
+    # Subtracting the mean of all features avoids cancellation in the covariance of a half.
     centre = features.double().mean(0)
     blocks = [features[rows].double() - centre for rows in halves.blocks]
     counts = torch.tensor([len(block) for block in blocks], dtype=torch.float64)
@@ -47,6 +50,6 @@ def frechet_distances_of_halves(features: Tensor, reference: Moments, halves: Ha
 
 
 def _root(cov: Tensor) -> Tensor:
-    """The symmetric square root of a covariance."""
+    """The symmetric square root of a covariance (D, D)."""
     values, vectors = torch.linalg.eigh(cov)
     return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T

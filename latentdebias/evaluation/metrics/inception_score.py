@@ -21,8 +21,8 @@ SMALLEST_SPLIT = 100
 class InceptionScore:
     """exp(E_x KL(p(y|x) || p(y))) of the extractor's class probabilities, mean over random splits, in float64.
 
-    Salimans et al. 2016 (arXiv:1606.03498), Section 4; computed by torchmetrics. The samples are permuted
-    from `seed`, and the global generator is left as it was.
+    Salimans et al. 2016 (arXiv:1606.03498), Section 4; computed by torchmetrics. `seed` determines the permutation of
+    the samples; the state of torch's global generator is restored.
     """
 
     better: ClassVar[dict[str, Better]] = {"inception_score": "higher"}
@@ -32,8 +32,8 @@ class InceptionScore:
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"inception_score": mean, "inception_score_std": deviation over the splits}; higher is better.
 
-        The number of splits shrinks so that each holds at least 100 samples. Of a single split there is no
-        deviation, and its key is absent. Empty where the extractor has no classes.
+        The number of splits is reduced so that each holds at least 100 samples. A single split has no deviation,
+        and its key is absent. Empty where the extractor has no classes.
         """
         if samples.logits.shape[1] == 0:
             return {}
@@ -41,7 +41,7 @@ class InceptionScore:
         with warnings.catch_warnings():
             # The warning says that all features are kept in memory, where they are already.
             warnings.filterwarnings("ignore", message="Metric `InceptionScore` will save")
-            # torchmetrics takes the deviation of a single split too, and torch warns of it.
+            # torchmetrics computes the deviation of a single split too, of which torch warns.
             warnings.filterwarnings("ignore", message=r"std\(\): degrees of freedom")
             score = TorchmetricsInceptionScore(nn.Identity(), splits=splits, sync_on_compute=False)
             # In float32 a confident logit underflows to probability 0, and the score to 0 * inf = nan.
@@ -54,5 +54,6 @@ class InceptionScore:
         return scores
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`; of what it needs alone, which is quicker to take halves of."""
+        """The Inception score of each half, and its deviation where it has one, by score's name."""
+        # Halves of a set without its features are quicker to make.
         return measure_each_half(self, samples.without_features(), reference, halves)

@@ -1,4 +1,4 @@
-"""Kernel inception distance."""
+"""Kernel inception distance (KID)."""
 
 import warnings
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ ROWS_AT_ONCE = 1024
 class KID:
     """Unbiased squared MMD under the kernel (x.y / D + 1)^3, mean over random subsets, in float64.
 
-    Binkowski et al. 2018 (arXiv:1801.01401), Section 4; computed by torchmetrics. The subsets are drawn
-    from `seed`, and the global generator is left as it was.
+    Binkowski et al. 2018 (arXiv:1801.01401), Section 4; computed by torchmetrics. `seed` determines the subsets; the
+    state of torch's global generator is restored.
     """
 
     better: ClassVar[dict[str, Better]] = {"kid": "lower"}
@@ -33,9 +33,9 @@ class KID:
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"kid": mean, "kid_std": deviation over the subsets}; lower is better.
 
-        The subset size shrinks to the smaller set's count where a set is smaller than `subset_size`. Both
-        sets then recur whole, or nearly so, and `kid_std` no longer tells the uncertainty. Empty where the
-        reference is moments alone, or there are no features.
+        Subsets are no larger than the smaller set. Where a set has fewer than `subset_size` images, every subset
+        therefore holds all of the smaller set, and `kid_std` no longer measures the uncertainty. Empty where the
+        reference has no features, only moments.
         """
         if not reference.has_features:
             return {}
@@ -53,9 +53,9 @@ class KID:
         return {"kid": float(mean), "kid_std": float(std)}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`: the squared MMD of each half, less the reference's own part of it.
+        """The squared MMD of each half, without the term of the reference alone, which is the same for all halves.
 
-        Random subsets would add their own scatter; here every pair of images counts, through sums over the blocks.
+        Every pair of images counts, through sums over the blocks: random subsets would add a spread of their own.
         """
         if not reference.has_features:
             return {}
@@ -67,14 +67,14 @@ class KID:
             within.index_add_(0, of_rows, _sums_by_block(kernel, block, len(within)))
             across.index_add_(0, of_rows, poly_kernel(rows, reference.features).double().mean(1))
         own = torch.zeros(len(within), dtype=torch.float64)
-        # k(x, x), which the unbiased estimate leaves out.
+        # k(x, x) is left out of the unbiased estimate.
         own.index_add_(0, block, (samples.features.double().square().mean(1) + 1) ** 3)
         counts = torch.tensor([len(rows) for rows in halves.blocks], dtype=torch.float64)
         return {"kid": [_squared_mmd(half, within, own, across, counts) for half in halves.chosen.double()]}
 
 
 def _sums_by_block(kernel: Tensor, block: Tensor, num_blocks: int) -> Tensor:
-    """(B, N) -> (B, number of blocks)."""
+    """The sums of a kernel's columns over each block: (B, N) -> (B, number of blocks)."""
     return torch.zeros(len(kernel), num_blocks, dtype=kernel.dtype).index_add_(1, block, kernel)
 
 

@@ -16,8 +16,9 @@ from latentdebias.evaluation.metrics.neighbours import ROWS_AT_ONCE, by_block, i
 @METRICS.register("precision_recall")
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """Shares of samples among the reference's k-nearest-neighbour balls, and of the reference among the samples'.
+    """Precision, the share of samples in a ball of the reference, and recall, the share of the reference in a sample's.
 
+    A ball has an image's features as its centre, and reaches to their k-th nearest neighbour in the same set.
     Kynkaanniemi et al. 2019 (arXiv:1904.06991); computed by torch-fidelity.
     """
 
@@ -39,12 +40,12 @@ class PrecisionRecall:
         return {name: scores[name] for name in ("precision", "recall")}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`; a sample's ball keeps the radius that it has in the whole set."""
+        """Precision and recall of each half, by score's name; the samples' balls have their radii in the whole set."""
         if not samples.has_features or min(len(samples.features), len(reference.features)) <= self.k:
             return {}
-        real, drawn = reference.features, samples.features
-        hits = torch.cat([balls.any(1) for balls in inside(drawn, real, radii(real, self.k))])
-        reached = torch.cat([by_block(balls, halves) for balls in inside(real, drawn, radii(drawn, self.k))])
+        real, fake = reference.features, samples.features
+        hits = torch.cat([balls.any(1) for balls in inside(fake, real, radii(real, self.k))])
+        reached = torch.cat([by_block(balls, halves) for balls in inside(real, fake, radii(fake, self.k))])
         return {
             "precision": [float(hits[halves.rows(chosen)].double().mean()) for chosen in halves.chosen],
             "recall": [float(reached[:, chosen].any(1).double().mean()) for chosen in halves.chosen],

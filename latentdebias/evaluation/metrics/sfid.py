@@ -1,4 +1,4 @@
-"""Spatial Frechet inception distance."""
+"""Spatial Frechet inception distance (sFID)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ from latentdebias.evaluation.metrics.metric import METRICS, Better
 @METRICS.register("sfid")
 @dataclass(frozen=True)
 class SpatialFID:
-    """The Frechet distance of Inception's feature map before its last blocks, which FID averages away.
+    """The Frechet distance between feature maps of Inception, whose spatial structure FID's features average away.
 
     Nash et al. 2021 (arXiv:2103.03841); the layer is that of ADM's evaluator (`mixed_6/conv`, 7 channels x 17 x 17).
     """
@@ -23,7 +23,7 @@ class SpatialFID:
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         """{"sfid": distance}; lower is better. Empty where either set has no spatial features.
 
-        `UserError` for published moments of another layer.
+        Raises `UserError` for published moments of another layer.
         """
         mine, theirs = samples.spatial_feature_moments(), reference.spatial_feature_moments()
         if mine is None or theirs is None:
@@ -36,7 +36,7 @@ class SpatialFID:
         return {"sfid": frechet_distance(mine, theirs)}
 
     def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-        """As `MeasuresHalves.measure_halves`."""
+        """The distance of each of at most 20 halves, by score's name; empty without the samples' spatial features."""
         moments = reference.spatial_feature_moments()
         if samples.spatial is None or moments is None:
             return {}

@@ -1,1 +1,1 @@
-"""A score with all that another person needs to reproduce it."""
+"""Records of scores with everything that another person needs to reproduce them."""

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: what differs in how they were made, then what differs in the scores."""
+"""Comparison of two evaluations: the settings that differ, then the scores."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ MISSING = "not there"
 
 
 def comparison(a: ProtocolRecord, b: ProtocolRecord) -> str:
-    """What to print about two records: every setting that differs, then every score with its verdict."""
+    """Printable text on two records: every setting that differs, then every common score with a verdict."""
     return "\n".join([*_settings(a, b), "", *_verdicts(a, b)])
 
 
 def differences(a: ProtocolRecord, b: ProtocolRecord) -> dict[str, tuple[Any, Any]]:
-    """The settings that are not the same, `sampling.steps` and the like, with the values in both."""
+    """The settings that differ, under dotted names such as `sampling.steps`, with the values in a and b."""
     mine, theirs = (dict(_flat(dataclasses.asdict(record))) for record in (a, b))
     names = [*mine, *(name for name in theirs if name not in mine)]
     pairs = {name: (mine.get(name, MISSING), theirs.get(name, MISSING)) for name in names}

@@ -12,7 +12,7 @@ from latentdebias.evaluation.metrics.metric import Better, MeasuresHalves, Metri
 RESAMPLES = 200
 SMALLEST_SET = 20
 QUANTILE = 1.96
-"""Of the normal distribution, at 97.5%."""
+"""The normal distribution's quantile at 97.5%."""
 Interval = tuple[float, float]
 
 
@@ -24,12 +24,12 @@ def intervals(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """By score's name, where its 95% interval begins and ends, for every score that has a better direction.
+    """The 95% interval (low, high), by score's name, of every score that a metric lists in `better`.
 
-    The score is taken again on `resamples` random halves of the samples (`Halves`, which says why halves), and 1.96
-    standard deviations of these values are laid to either side of `scores`. Not their percentiles: a biased score such
-    as FID is larger on every half. The intervals tell what other seeds would change; the reference is taken as it is.
-    Empty for fewer than 20 samples and for fewer than 2 resamples.
+    The metrics are measured on `resamples` random halves of the samples (see `Halves`). An interval is the score plus
+    and minus 1.96 standard deviations of its values on the halves. Percentiles would be wrong, because a biased score
+    such as FID is larger on every half. The intervals cover the randomness of the samples, not of the reference.
+    Empty for fewer than 20 samples or fewer than 2 resamples.
     """
     if resamples < 2 or len(samples.logits) < SMALLEST_SET:
         return {}
@@ -43,7 +43,7 @@ def intervals(
 
 
 def better_of(metrics: Sequence[object]) -> dict[str, Better]:
-    """Which way each score of `metrics` is better, as far as they say."""
+    """The better direction of each score, by name, for the `metrics` that state one."""
     return {name: better for metric in metrics for name, better in getattr(metric, "better", {}).items()}
 
 

@@ -1,4 +1,4 @@
-"""The protocol record: a score with everything that another person needs to reproduce it."""
+"""The protocol record: scores with everything that another person needs to reproduce them."""
 
 import dataclasses
 import importlib.metadata
@@ -17,6 +17,7 @@ LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "diffuser
 
 
 def library_versions() -> dict[str, str]:
+    """The installed version of each of `LIBRARIES`, or "not installed"."""
     return {name: _version(name) for name in LIBRARIES}
 
 
@@ -29,12 +30,12 @@ def _version(distribution: str) -> str:
 
 @dataclass(frozen=True)
 class ProtocolRecord:
-    """One evaluation, as `evaluation.json` holds it.
+    """One evaluation, in the form of `evaluation.json`.
 
-    The sha256 of samples and reference are `FeatureSet.sha256`. `sampling` is None for images that were found rather
-    than drawn. `metrics` holds every metric's options, seeds included. `resize` says how images were brought to the
-    extractor's size. `intervals` holds the two ends of the 95% interval of each score that has one, computed from
-    `resamples` random half samples.
+    `samples` and `reference` say where the images are; their sha256 are `FeatureSet.sha256`. `sampling` is None where
+    it is not known how the samples were drawn. `metrics` holds every metric's options, seeds included. `resize` says
+    how images were resized for the extractor. `intervals` holds the (low, high) ends of the 95% interval of each score
+    that has one, computed from `resamples` random half samples.
     """
 
     scores: dict[str, float]
@@ -54,14 +55,14 @@ class ProtocolRecord:
 
     @classmethod
     def read(cls, path: Path) -> "ProtocolRecord":
-        """The record in a JSON file, of version 0.1.0 too; `UserError` where there is none."""
+        """The record in a JSON file, which version 0.1.0 may have written; `UserError` where there is none."""
         values = read_json(path, f"Write one with: {command('evaluate')} --out {path}")
         if isinstance(values.get("sampling"), dict):
             values["sampling"] = upgraded_sampling(values["sampling"], str(path))
         return validate(cls, values, str(path))
 
     def write(self, path: Path) -> None:
-        """Write the record as JSON, whole or not at all; `UserError` where `path` cannot be written."""
+        """Write the record as JSON, completely or not at all; `UserError` where `path` cannot be written."""
         publish(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
     def line(self) -> str:
@@ -77,7 +78,7 @@ class ProtocolRecord:
         return " | ".join(parts)
 
     def told(self, name: str) -> str:
-        """The score `name`, and its interval in brackets where it has one."""
+        """The score `name` as text, with its interval in brackets where it has one."""
         score = f"{self.scores[name]:.4g}"
         if name not in self.intervals:
             return score

@@ -1,4 +1,4 @@
-"""How scored samples were drawn: the part of an evaluation's record that is about sampling."""
+"""The part of an evaluation's record that says how the samples were drawn."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ NOT_OF_THE_PROTOCOL = {"batch_size"}
 
 @dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
-    """Which weights drew the samples: `model` is their directory, `ema` the average that they are.
+    """The weights that drew the samples: `model` is their directory, `ema` the name of their average.
 
-    `vae` is the autoencoder that decoded, `weights_sha256` that of the model's weights, empty while it still trains;
-    `autoguidance` is the directory of the weaker model where one guides.
+    `vae` is the autoencoder that decoded the samples. `weights_sha256` is the sha256 of the weights file, empty for a
+    model still in training. `autoguidance` is the directory of the weaker model that guided, or None.
     """
 
     model: str
@@ -33,7 +33,7 @@ class ModelIdentity:
 
     @classmethod
     def of_directory(cls, directory: Path, autoguidance: Path | None = None) -> "ModelIdentity":
-        """The identity of the model directory `directory`, guided by that in `autoguidance` if one is given."""
+        """The identity of the model in `directory`, guided by the model in `autoguidance` if that is given."""
         config = read_model_config(directory / CONFIG)
         return cls(
             model=str(directory),
@@ -46,10 +46,10 @@ class ModelIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingProtocol(ModelIdentity):
-    """The model that drew the samples, and how: `DrawOptions`, but for the batch size, as `settings_of` writes them.
+    """The model that drew the samples, and the settings of `DrawOptions` except the batch size, from `settings_of`.
 
-    `nfe` is the number of network evaluations of the sampler's steps, a guided one counted once, those that `zero_init`
-    spares too. `labels` says how the labels were spread over the classes.
+    `nfe` is the number of network evaluations per sample. A guided evaluation counts once, and evaluations that
+    `zero_init` skips are counted. `labels` says how the labels were spread over the classes.
     """
 
     sampler: Spec
@@ -91,10 +91,10 @@ class SamplingProtocol(ModelIdentity):
 
 
 def upgraded_sampling(sampling: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The `sampling` of an evaluation's record in this version's form, of version 0.1.0 too.
+    """The `sampling` part of a record, which version 0.1.0 may have written, in this version's form.
 
-    Version 0.1.0 held the settings of guidance under `other`, and a sampler with fields as Python prints it. Settings
-    of a part that no module here registers stay as they were written.
+    Version 0.1.0 wrote the settings of guidance under `other`, and a sampler with fields as the text of a Python dict.
+    Settings that are not legal here, such as a sampler that no imported module registers, stay as they were written.
     """
     values = {name: value for name, value in sampling.items() if name != "other"}
     flat = nest_guidance({**values, **sampling.get("other", {})})

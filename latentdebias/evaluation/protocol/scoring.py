@@ -1,4 +1,4 @@
-"""Scores, intervals and protocol of one set of samples, in one record."""
+"""Scoring one set of samples, with intervals and protocol, into one record."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from latentdebias.images.preprocess import PREPROCESSING
 
 @dataclass(frozen=True)
 class Origin:
-    """Where two scored sets lie, and how the samples were drawn; `sampling` is None for images that were found."""
+    """Where samples and reference are, and how the samples were drawn; `sampling` is None where that is not known."""
 
     samples: str
     reference: str
@@ -24,14 +24,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is measured, and how: metrics of an extractor's features, with intervals from `resamples` half samples."""
+    """The metrics to measure on an extractor's features, with intervals from `resamples` random half samples."""
 
     metrics: Sequence[Metric]
     extractor: Extractor
     resamples: int = RESAMPLES
 
     def score(self, samples: FeatureSet, reference: FeatureSet, origin: Origin) -> ProtocolRecord:
-        """The scores of all metrics and their 95% intervals, with all that is needed to reproduce them."""
+        """The record of all scores, their 95% intervals, and everything that is needed to reproduce them."""
         scores = evaluate(samples, reference, self.metrics)
         return ProtocolRecord(
             scores=scores,

@@ -1,1 +1,1 @@
-"""What is scored: images in folders and archives, in an `.npz`, in latent shards, or drawn from a model."""
+"""Sources of images to score: folders and archives, an `.npz`, latent shards, or a model that draws them."""

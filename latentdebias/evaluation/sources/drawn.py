@@ -1,4 +1,4 @@
-"""Samples of a model, drawn as they are scored."""
+"""A model as a source of images, which are drawn while they are scored."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from latentdebias.sampling import DrawOptions
 
 @dataclass(frozen=True)
 class DrawnImages:
-    """An `ImageSource` of images drawn for `labels` `(N,)`; every reading draws the same ones again."""
+    """An `ImageSource` of images drawn for `labels` `(N,)`; iterating again draws the same images again."""
 
     sampler: ImageSampler
     labels: Tensor
@@ -30,7 +30,10 @@ class DrawnImages:
         return self.batches(0, 1)
 
     def batches(self, rank: int, world_size: int) -> Iterator[ImageBatch]:
-        """As `ImageSource.batches`; the batches are whole, for their size may change an image's last bit."""
+        """Every `world_size`-th batch, from number `rank` on.
+
+        Ranks get whole batches, because the size of a batch may change the last bits of an image.
+        """
         size = self.options.batch_size
         numbers = range(rank, -(-self.count // size), world_size)
         for number, images in zip(numbers, self.sampler.draw(self.labels, self.options, numbers), strict=True):

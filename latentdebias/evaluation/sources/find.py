@@ -1,4 +1,4 @@
-"""From a path to the source of images that lies there."""
+"""Find the kind of image source that is at a path."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +17,10 @@ FoundImages = FolderImages | NpzImages | ShardImages
 def open_images(
     path: str, resolution: int, load_autoencoder: Callable[[str], Autoencoder], batch_size: int = 64
 ) -> FoundImages:
-    """The images at `path`: latent shards (a folder with a manifest), an `.npz` of ADM's, or image files.
+    """The images at `path`: latent shards (a folder with a manifest), an ADM `.npz`, or image files.
 
-    `load_autoencoder` is called with the id in the shards' manifest, and only for shards. `resolution` serves
-    image files, which alone have to be brought to one size.
+    `load_autoencoder` is called for shards only, with the autoencoder's id in their manifest. `resolution`, in pixels,
+    is used for image files only, which may differ in size.
     """
     if (Path(path) / MANIFEST).is_file():
         shards = LatentShards(path)
@@ -31,7 +31,10 @@ def open_images(
 
 
 def resolution_of(path: str) -> int:
-    """The side of the images at `path` in pixels, of image files that of the first; `UserError` if it is unusable."""
+    """The side in pixels of the images at `path`; of image files that of the first.
+
+    Raises `UserError` where the manifest, the `.npz` or the first image is unusable.
+    """
     if (Path(path) / MANIFEST).is_file():
         return read_manifest(Path(path)).resolution
     if path.endswith(".npz"):

@@ -1,4 +1,4 @@
-"""Image files as a source: folders, lists, archives, whatever `find_images` lists."""
+"""Image files as a source: folders, lists, archives, and anything else that `find_images` lists."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ MEND = "Leaving it out would change the score: remove or replace it."
 class FolderImages(Indexed):
     """Image files as `latentdebias.images.find.find_images` lists them: folders, lists, `.tar` or `.zip` archives.
 
-    Each goes through ADM's centre crop to `resolution`, which leaves an image of that size as it is. An
-    undecodable image raises `UserError`: leaving it out would change the score in silence.
+    Each image goes through ADM's centre crop to `resolution`, which does not change an image of that size. An image
+    that cannot be decoded raises `UserError`, because leaving it out would change the score unnoticed.
     """
 
     path: str
@@ -46,7 +46,7 @@ class FolderImages(Indexed):
         return self._listing.num_classes or None
 
     def read(self, indices: np.ndarray) -> ImageBatch:
-        """As `IndexedSource.read`."""
+        """Images number `indices` (B,) int64, with their labels; `UserError` where one is unusable."""
         sources = [self._listing.images[index] for index in indices]
         with ThreadPoolExecutor() as threads:
             pixels = np.stack(list(threads.map(self._pixels, sources)))
@@ -57,7 +57,7 @@ class FolderImages(Indexed):
         return read_pixels(source, self.resolution, MEND)
 
     def fingerprint(self) -> str:
-        """sha256 over the bytes, names and labels of all files, and how they are brought to one size."""
+        """The sha256 over the bytes, names and labels of all files, and over how they are cropped."""
         digest = hashlib.sha256(json.dumps([PREPROCESSING, self.resolution]).encode())
         with ThreadPoolExecutor() as threads:
             hashed = threads.map(_hashed, self._listing.images)
@@ -72,21 +72,21 @@ def _hashed(source: SourceImage) -> bytes:
 
 
 def read_pixels(source: SourceImage, resolution: int, mend: str) -> np.ndarray:
-    """uint8 (resolution, resolution, 3); `UserError` with the advice `mend` where the image is unusable."""
+    """The image, centre-cropped, as uint8 (resolution, resolution, 3); `UserError` ending in `mend` if unusable."""
     return _usable(source, lambda: centre_crop(decode_image(source.read()), resolution), mend)
 
 
 def side_of(source: SourceImage) -> int:
-    """The shorter side in pixels; `UserError` where the image is unusable."""
+    """The shorter side of the image in pixels; `UserError` where the image is unusable."""
     return _usable(source, lambda: min(decode_image(source.read()).size), MEND)
 
 
 def _usable(source: SourceImage, read: Callable[[], T], mend: str) -> T:
-    """What `read` gives; its failures are a `UserError` about the image `source`."""
+    """The value of `read()`; raises `UserError` about the image `source` where that fails."""
     try:
         if source.fault:
             raise ValueError(source.fault)
         return read()
-    # Pillow's readers raise whatever the bytes lead them to, struct.error and SyntaxError among it.
+    # Pillow's readers raise many kinds of exception for damaged bytes, struct.error and SyntaxError among them.
     except Exception as error:
         raise UserError(f"The image {source.name!r} is unusable ({type(error).__name__}: {error}). {mend}") from error

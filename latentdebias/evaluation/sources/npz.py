@@ -1,4 +1,4 @@
-"""ADM's `.npz`: a batch of images, the moments of their Inception features, or both."""
+"""ADM's `.npz` files as a source: a batch of images, the moments of Inception features, or both."""
 
 import zipfile
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ LEGAL = (
 
 @dataclass(frozen=True)
 class NpzImages(Indexed):
-    """A file in ADM's format: `arr_0` uint8 (N, H, W, 3), and optionally labels `arr_1` (N,) of integers.
+    """The images in an ADM `.npz`: `arr_0` uint8 (N, H, W, 3), and optionally integer labels `arr_1` (N,).
 
-    ADM's references hold the moments of a whole data set too, `mu` and `sigma`, of the spatial features `mu_s` and
-    `sigma_s`; without `arr_0` there are 0 images. All is held in memory: 9.8 GB for 50,000 images of 256x256.
-    Using it raises `UserError` for any other file; nothing is unpickled.
+    ADM's reference files also hold moments of a whole data set: `mu` and `sigma` of features, `mu_s` and `sigma_s` of
+    spatial features. A file without `arr_0` has 0 images. All arrays are held in memory: 9.8 GB for 50,000 images of
+    256x256. The file is read at first use, which raises `UserError` for any other file; nothing is unpickled.
     """
 
     path: str
@@ -37,7 +37,7 @@ class NpzImages(Indexed):
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in KEYS if key in file.files}
-        # TypeError: np.load gives a bare array of an .npy under this name.
+        # TypeError: for an .npy under this name, np.load returns a plain array.
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path} is not readable as an .npz ({error}). {LEGAL}.") from error
         self._check(arrays)
@@ -74,7 +74,7 @@ class NpzImages(Indexed):
         return None
 
     def read(self, indices: np.ndarray) -> ImageBatch:
-        """As `IndexedSource.read`."""
+        """Images number `indices` (B,) int64, with their labels where the file has labels."""
         labels = self._arrays.get("arr_1")
         return ImageBatch(
             channels_first(self._arrays["arr_0"][indices]),
@@ -82,9 +82,9 @@ class NpzImages(Indexed):
         )
 
     def published_moments(self, num_features: int) -> tuple[Moments | None, Moments | None]:
-        """The moments that the file holds, of features (D = `num_features`) and of spatial ones; None for neither.
+        """The moments in the file, of the features and of the spatial features, each None where the file has none.
 
-        `UserError` where they are not of finite floats, or of another number of features.
+        Raises `UserError` where they are not finite floats, or not of `num_features` features.
         """
         return self._moments("mu", "sigma", num_features), self._moments("mu_s", "sigma_s", None)
 
@@ -108,5 +108,5 @@ class NpzImages(Indexed):
         return Moments(torch.from_numpy(mean).double(), torch.from_numpy(cov).double(), None)
 
     def fingerprint(self) -> str:
-        """sha256 of the file."""
+        """The sha256 of the file."""
         return sha256_of(Path(self.path))

@@ -1,4 +1,4 @@
-"""Images that the command `sample` drew: where they lie in its folder, and how its record says they were drawn."""
+"""Sample sets that the command `sample` wrote: where the images are, and how they were drawn."""
 
 import dataclasses
 from pathlib import Path
@@ -13,9 +13,9 @@ DAMAGED = "Move it away to score the images without it."
 
 
 def images_of(samples: Path) -> Path:
-    """The images in the folder of a sample set, in whichever format; another path is itself the images.
+    """The path of the images in the folder of a sample set; any other path is returned unchanged.
 
-    Raises `UserError` where a set is not finished.
+    Raises `UserError` where the set is not finished.
     """
     if not (samples / RECORD).is_file():
         return samples
@@ -29,7 +29,7 @@ def images_of(samples: Path) -> Path:
 
 
 def protocol_of(samples: Path) -> SamplingProtocol | None:
-    """How the set in a folder was drawn; None for images that are no such set, `UserError` for a damaged record."""
+    """How the sample set in a folder was drawn; None where it is not a sample set, `UserError` for a damaged record."""
     path = samples / RECORD
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Latent shards as a source of images: what their latents decode to."""
+"""Latent shards as a source of the images that their latents decode to."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from latentdebias.shards.reader import LatentShards
 
 @dataclass(frozen=True)
 class OfShards(Indexed):
-    """Images that belong to the samples of a latent shard set, in its order."""
+    """Base class of sources with one image for each sample of a latent shard set, in the set's order."""
 
     shards: LatentShards
 
@@ -31,9 +31,9 @@ class OfShards(Indexed):
 
 @dataclass(frozen=True)
 class ShardImages(OfShards):
-    """Latent shards, decoded from their posterior means without mirrored views.
+    """The images that the posterior means of a shard set decode to, without mirrored views.
 
-    These are the autoencoder's reconstructions: against them a score leaves the decoder's own error out.
+    These are the autoencoder's reconstructions, so scores against them do not count the autoencoder's own error.
     Raises `UserError` where the shards were made with another autoencoder's weights.
     """
 
@@ -50,12 +50,12 @@ class ShardImages(OfShards):
             )
 
     def read(self, indices: np.ndarray) -> ImageBatch:
-        """As `IndexedSource.read`."""
+        """Decoded images number `indices` (B,) int64, with their labels where the shards have classes."""
         stored, labels = self.shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
         means = latent_means(torch.from_numpy(stored), self.shards.manifest)
         images = to_uint8(self.autoencoder.decode(means))
         return ImageBatch(images, torch.from_numpy(labels) if self.num_classes else None)
 
     def fingerprint(self) -> str:
-        """sha256 of the manifest, which holds that of every shard and of the autoencoder's weights."""
+        """The sha256 of the manifest, which holds the sha256 of every shard and of the autoencoder's weights."""
         return sha256_of(self.shards.directory / MANIFEST)
