@@ -13,11 +13,6 @@ QUICK = ["--steps", 2, "--num", 40]
 DIGITS_SCORE = ["--extractor", "digits", "--metrics"]
 
 
-@pytest.fixture(scope="session")
-def digit_images(digit_shards):
-    return digit_shards.parent / "images"
-
-
 @pytest.mark.parametrize("reference", ["images", "shards"])
 def test_a_model_is_scored_with_its_protocol_beside_the_scores(tool, model_dir, digit_shards, tmp_path, reference):
     out = tmp_path / "scores.json"
