@@ -22,6 +22,10 @@ def test_the_package_imports_nothing_heavy():
     assert not heavy & set(loaded)
 
 
+def test_a_model_is_loaded_without_diffusers():
+    assert python("import sys, latentdebias; latentdebias.load_model; print('diffusers' in sys.modules)") == "False"
+
+
 @pytest.mark.parametrize(
     "imports",
     [

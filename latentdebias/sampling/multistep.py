@@ -2,7 +2,8 @@
 
 DPM-Solver++ 2M and UniPC are steps of diffusers' schedulers. The noise levels that such a scheduler computes itself
 come from a table in fp32 and, on the flow path, from whole timesteps, so those of the model's schedule replace them.
-One scheduler then serves every schedule that preserves variance, and one the flow path.
+One scheduler then serves every schedule that preserves variance, and one the flow path. diffusers is imported where a
+scheduler is built: that takes seconds, which a run with another sampler need not wait for.
 """
 
 import math
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
@@ -67,6 +67,8 @@ class DPMSolverPlusPlus(Multistep):
     """DPM-Solver++ 2M: second order (Lu et al. 2022)."""
 
     def scheduler(self, use_flow_sigmas: bool) -> Any:
+        from diffusers import DPMSolverMultistepScheduler
+
         return DPMSolverMultistepScheduler(
             prediction_type="sample",
             algorithm_type="dpmsolver++",
@@ -135,6 +137,8 @@ class UniPC(Multistep):
     order: Literal[1, 2, 3] = 2
 
     def scheduler(self, use_flow_sigmas: bool) -> Any:
+        from diffusers import UniPCMultistepScheduler
+
         return UniPCMultistepScheduler(
             prediction_type="sample",
             solver_order=self.order,

@@ -106,7 +106,7 @@ def test_a_folder_of_other_things_is_never_replaced(tool, model_dir, tmp_path, c
     ("arguments", "words"),
     [
         (["import-dit", "missing.pt", "--out", "x"], "no file missing.pt"),
-        (["import-diffusers", "missing", "--out", "x"], "no missing/config.json"),
+        (["import-diffusers", "missing", "--out", "x"], "missing/config.json does not exist"),
         (["diffusers", "--model", "missing", "--out", "x"], "no model directory"),
         (["hub", "--model", "missing", "--repo", "me/name"], "no model directory"),
         (["import-min-snr", "file", "--out", "x", "--target", "score"], "invalid choice: 'score'"),
