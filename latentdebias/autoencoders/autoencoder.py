@@ -9,9 +9,9 @@ from torch import Tensor
 from latentdebias.registry import Registry
 
 Posterior = Literal["gaussian", "deterministic"]
-"""What an encoder gives: the moments of a Gaussian, or the latent itself."""
+"""The kind of an encoder's output: the moments of a Gaussian posterior, or the latent itself."""
 StoredDtype = Literal["float16", "uint8"]
-"""The dtype in which shards keep what an encoder gives; uint8 is for pixels, which it holds exactly."""
+"""The dtype in which shards store an encoder's output; uint8 is for pixels, which it holds exactly."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class AutoencoderIdentity:
 class Autoencoder(Protocol):
     """A frozen autoencoder: images `(B, 3, H, W)` in [-1, 1] <-> unscaled latents `(B, C, h, w)`.
 
-    `device` and `dtype` are those of its forward pass; `posterior` says what `encode` gives, and `stored_dtype` which
-    dtype holds that exactly enough in a shard.
+    `device` and `dtype` are those of its forward pass; `posterior` is the kind of what `encode` gives, and
+    `stored_dtype` the dtype in which shards store it.
     """
 
     identity: AutoencoderIdentity

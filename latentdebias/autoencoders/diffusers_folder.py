@@ -1,4 +1,4 @@
-"""Autoencoders of `diffusers`, loaded from the folder that `save_pretrained` wrote, and the digits' own among them."""
+"""Autoencoders of `diffusers`, loaded from a folder that `save_pretrained` wrote, and the digits' packaged one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class Family:
-    """One class of `diffusers` autoencoders: how its encoder is called, what that gives, and how far it downsamples.
+    """One class of `diffusers` autoencoders: how to call its encoder, what that call gives, how far it downsamples.
 
     `encode` takes the model and images `(B, 3, H, W)` and gives what `posterior` says. `blocks` is the config key
     that lists one entry for each of the network's resolutions.
@@ -33,12 +33,12 @@ class Family:
     blocks: str
 
     def factor(self, config: Any) -> int:
-        """Pixels per latent along one side: every resolution but the first halves it."""
+        """Pixels per latent along one side: each resolution of the network after the first halves the image."""
         return 2 ** (len(config[self.blocks]) - 1)
 
 
 def _gaussian_moments(vae: Any, images: Tensor) -> Tensor:
-    """Mean, then the log-variance as diffusers clamps it."""
+    """Posterior moments `(B, 2C, h, w)` of images `(B, 3, H, W)`: mean, then log-variance (diffusers clamps it)."""
     posterior = vae.encode(images).latent_dist
     return torch.cat([posterior.mean, posterior.logvar], dim=1)
 
@@ -48,7 +48,7 @@ FAMILIES = {
     "AutoencoderDC": Family("deterministic", lambda vae, x: vae.encode(x).latent, "encoder_block_out_channels"),
     "AutoencoderTiny": Family("deterministic", lambda vae, x: vae.encode(x).latents, "encoder_block_out_channels"),
 }
-"""By the name of the class, which is the `_class_name` in an autoencoder's config."""
+"""Class name -> family; the class name is the `_class_name` in an autoencoder's config."""
 
 
 class DiffusersAutoencoder:
@@ -66,12 +66,12 @@ class DiffusersAutoencoder:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """As `Autoencoder.encode`."""
+        """Float32 moments `(B, 2C, h, w)` or latents `(B, C, h, w)`, as `posterior` says, of images `(B, 3, H, W)`."""
         return self.family.encode(self.vae, images.to(self.device, self.dtype)).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """As `Autoencoder.decode`."""
+        """Images `(B, 3, H, W)`, float32 in [-1, 1], of unscaled latents `(B, C, h, w)`."""
         return self.vae.decode(latents.to(self.device, self.dtype)).sample.float().clamp(-1, 1)
 
 
@@ -83,7 +83,7 @@ def load_diffusers_folder(
     Raises `UserError` where a file is damaged, or the class is none of the `FAMILIES`.
     """
     kind = class_name(folder, id_or_dir)
-    import diffusers  # takes seconds, which nobody should wait for who encodes pixels or asks for --help
+    import diffusers  # its import takes seconds, which encoding pixels or --help should not cost
 
     try:
         vae = getattr(diffusers, kind).from_pretrained(
@@ -108,7 +108,7 @@ def load_diffusers_folder(
 
 
 def class_name(folder: Path, id_or_dir: str) -> str:
-    """The class, one of the `FAMILIES`, that the config in `folder` names; one without that key is of `AutoencoderKL`.
+    """The class name in the config in `folder`, a key of `FAMILIES`; `AutoencoderKL` where the config has none.
 
     Raises `UserError` for another class, or a damaged config.
     """

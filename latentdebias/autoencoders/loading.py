@@ -1,4 +1,4 @@
-"""Find and load an autoencoder: by its registered name, from a local folder, or by its id on the Hugging Face hub."""
+"""Finds and loads an autoencoder: by its registered name, from a local folder, or by its id on the Hugging Face hub."""
 
 import dataclasses
 from pathlib import Path
@@ -27,9 +27,9 @@ def load_autoencoder(
 ) -> Autoencoder:
     """Load an autoencoder: a name of `AUTOENCODERS`, else a local folder, else a hub id.
 
-    A folder or a hub repository may keep the autoencoder in `vae/`. `dtype` is that of the forward pass, which
-    `identity`, the pixels themselves, does without. `UserError` where there is no such autoencoder, its files are
-    damaged, or its class is none of the known ones.
+    A folder or a hub repository may keep the autoencoder in `vae/`. `dtype` is that of the forward pass; the
+    autoencoder `identity`, whose latents are the pixels, has none and ignores it. Raises `UserError` where there is no
+    such autoencoder, its files are damaged, or its class is none of the known ones.
     """
     if name_or_path in AUTOENCODERS.names():
         return AUTOENCODERS.build(name_or_path).load(device, dtype)
@@ -37,10 +37,10 @@ def load_autoencoder(
 
 
 def load_this_autoencoder(made_with: AutoencoderIdentity, name_or_path: str, device: torch.device | str) -> Autoencoder:
-    """The autoencoder that latents were made with, found by its name or wherever it is now.
+    """The autoencoder `name_or_path`, which must be the one with the identity `made_with`, in whatever place it is now.
 
-    Raises `UserError` where what is found there differs in weights, scale or shape. Where the weights' sha256
-    is "", they were never seen, as of a published model's autoencoder; then only scale and shape are compared.
+    Raises `UserError` where its config, weights, scale or shape differ. Where `made_with` has no sha256 of the weights,
+    as for a published model's autoencoder, only the scale and the shape are compared.
     """
     autoencoder = load_autoencoder(name_or_path, device)
     found = dataclasses.replace(autoencoder.identity, id=made_with.id)
@@ -55,10 +55,10 @@ def load_this_autoencoder(made_with: AutoencoderIdentity, name_or_path: str, dev
 
 
 def stored_form(name_or_path: str) -> tuple[Posterior, StoredDtype] | None:
-    """What an autoencoder's `encode` gives, and the dtype that shards keep it in.
+    """The kind of output that an autoencoder's `encode` gives, and the dtype in which shards store it.
 
-    A registered autoencoder is loaded for it; of a folder or a hub id only the config is read. None where that is not
-    on this machine: nothing is downloaded.
+    A registered autoencoder is loaded to learn this; of a folder or a hub id only the config is read. Nothing is
+    downloaded: the result is None where that config is not on this machine.
     """
     if name_or_path in AUTOENCODERS.names():
         autoencoder = load_autoencoder(name_or_path)
@@ -71,7 +71,7 @@ def stored_form(name_or_path: str) -> tuple[Posterior, StoredDtype] | None:
 
 
 def _cached(hub_id: str, name: str) -> Path | None:
-    """A file of the hub's that was downloaded before."""
+    """The local path of the hub's file `name`; None where it was never downloaded."""
     try:
         path = try_to_load_from_cache(hub_id, name)
     except HFValidationError:
@@ -80,7 +80,7 @@ def _cached(hub_id: str, name: str) -> Path | None:
 
 
 def _autoencoder_folder(id_or_dir: str) -> Path:
-    """The folder that holds the config and the weights, downloaded first where it is a hub id."""
+    """The folder that holds the config and the weights; those of a hub id are downloaded first."""
     root = Path(id_or_dir) if Path(id_or_dir).is_dir() else _download(id_or_dir)
     for folder in (root, root / "vae"):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():

@@ -1,4 +1,4 @@
-"""Shards -> training batches: every number in a batch is a function of (seed, position)."""
+"""From shards to training batches: every number in a batch is a function of (seed, position)."""
 
 from latentdebias.batches import indexed, streaming
 from latentdebias.batches.reader import READERS, TrainingSet

@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What one rank trains on in one forward and backward, B samples.
+    """The B samples that one rank trains on in one forward and backward pass.
 
     `latents` and `eps` are float32 `(B, C, h, w)`: latents of unit scale, and the noise to add to them. `labels` are
     int64 `(B,)`, the null class where a label was dropped, and None for a set without classes. `u` is float32 `(B,)`,

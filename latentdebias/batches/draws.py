@@ -1,4 +1,4 @@
-"""All that is random about one sample of a run, from a generator that (seed, position) alone decides."""
+"""The random numbers of one sample of a run, from a generator that depends on (seed, position) alone."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The reader by sample number: a set on a disk, or at an address through a cache of local copies."""
+"""The indexed reader: samples by number, of a set on a disk, or at an address through a cache of local copies."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from latentdebias.shards.reader import LatentShards
 
 
 class IndexedSet(TrainingSet):
-    """Shards read by sample number, in a global order: neither ranks nor workers nor micro-batches change it."""
+    """Shards read by sample number, in a global order that does not depend on ranks, workers or micro-batches."""
 
     def __init__(self, shards: LatentShards, order: SampleOrder) -> None:
         self.shards, self.order, self.manifest = shards, order, shards.manifest
 
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
-        """The samples that the order puts at the rank's positions of each micro-step."""
+        """For each micro-step, a function that reads the samples at the rank's positions in the order."""
         for micro_step in micro_steps:
             yield partial(self.shards.read, self.order.indices(plan.seed, plan.positions(micro_step), len(self.shards)))
 
@@ -36,7 +36,7 @@ class IndexedReader(Reader):
     """
 
     def open(self, data: DataOptions) -> IndexedSet:
-        """The set; `UserError` where files are missing or cut short, or an address comes without a cache."""
+        """The set of `data.shards`; `UserError` where files are missing or cut short, or an address lacks a cache."""
         shards = _remote_shards(data) if "://" in data.shards else _local_shards(data)
         return IndexedSet(shards, data.order)
 

@@ -1,4 +1,4 @@
-"""The order in which the ranks of a run read and train a set in sequence: pure functions, nothing is read here."""
+"""The order in which each rank of the streaming reader reads and trains a set: pure functions, which read no shard."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ class Slice:
 class Window:
     """Samples of one rank that are held in memory together and trained in a random order.
 
-    `parts` are the places in the epoch's row that are read for it, one range a track; `first` is the number of its
-    first sample among all that the rank trains in the run.
+    `parts` are the places in the epoch's row (see `Lane`) that are read for the window, one range for each track;
+    `first` counts the samples that the rank trains in the run before the window.
     """
 
     epoch: int
@@ -38,16 +38,16 @@ class Window:
 
     @property
     def size(self) -> int:
-        """The number of its samples."""
+        """The number of samples in the window."""
         return sum(map(len, self.parts))
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The samples of one rank, in their order: a function of the seed, the ranks, the set and two options.
+    """The samples of one rank in their order, which depends on the seed, the ranks, the set and two options.
 
-    An epoch's row is all N samples, shard after shard, in a permutation of the shards. It is cut into one piece a rank,
-    [floor(p N / W), floor((p + 1) N / W)) for p = 0 .. W - 1 of W ranks, and rank r has piece (r + e) mod W in
+    An epoch's row is all N samples, shard after shard, in a permutation of the shards. It is cut into one piece a
+    rank, [floor(p N / W), floor((p + 1) N / W)) for p = 0 .. W - 1 of W ranks, and rank r has piece (r + e) mod W in
     epoch e. So every sample is read once an epoch, no piece is longer than another by more than one sample, and no
     rank is ever ahead of another by more than one.
 
@@ -63,7 +63,7 @@ class Lane:
     world_size: int
 
     def windows(self, first: int) -> Iterator[Window]:
-        """The rank's windows without end, from the one that holds its sample number `first` of the run on."""
+        """The rank's windows without end, from the one that holds its sample number `first`, counted over the run."""
         total = sum(self.shard_sizes)
         # Counted over all epochs, a rank's places are consecutive: piece p + 1 follows where piece p ends.
         offset = self.rank * total // self.world_size
@@ -87,13 +87,13 @@ class Lane:
 
     def order_within(self, window: Window) -> list[int]:
         """The order in which the samples of a window, numbered as they are read, are trained."""
-        # A 0 at the end would give the shards' own permutation: numpy reads (seed, epoch) as (seed, epoch, 0, 0).
+        # Windows count from 1: for rank 0 numpy reads (seed, epoch, 0, 0) as (seed, epoch), the shards' permutation.
         rng = np.random.default_rng((self.seed, window.epoch, self.rank, window.number + 1))
         order: list[int] = rng.permutation(window.size).tolist()
         return order
 
     def slices(self, epoch: int, place: int) -> Iterator[Slice]:
-        """What is to be read of the shards from `place` in an epoch's row to the row's end."""
+        """The slices of shards that make up an epoch's row from `place` to its end."""
         shards, begins = _row(self.seed, epoch, self.shard_sizes)
         for turn in range(bisect_right(begins, place) - 1, len(shards)):
             size = self.shard_sizes[shards[turn]]
@@ -101,7 +101,7 @@ class Lane:
                 yield Slice(shards[turn], start, size)
 
     def trained(self, first: int, read: Iterator[T]) -> Iterator[T]:
-        """The rank's samples in the order of training, from its sample number `first` of the run on.
+        """The rank's samples in the order of training, beginning with the rank's sample number `first` of the run.
 
         `read` gives the samples without end in the order of `windows(first)`. While one window is trained, the next is
         read at the same pace, so that about one window is held at a time.

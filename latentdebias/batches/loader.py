@@ -26,7 +26,7 @@ from latentdebias.workers import outlast_signals, raised
 
 
 class LatentBatches:
-    """The batches of one rank of a run; holds no state that a resume would have to restore."""
+    """The batches of one rank of a run, without any state that a resume would have to restore."""
 
     def __init__(
         self, shards: TrainingSet, plan: BatchPlan, options: DataOptions, normalization: LatentNormalization
@@ -74,9 +74,9 @@ class LatentBatches:
 
 @dataclass(frozen=True)
 class _MicroSteps(IterableDataset[Batch | UserError]):
-    """The batches of `micro_steps`; worker i of n makes every n-th from the i-th on, and the loader takes turns.
+    """A dataset of the batches of `micro_steps`: worker i of n makes every n-th one, beginning with the i-th.
 
-    A `UserError` is the last value: raised in a worker, it would reach the user with that worker's traceback.
+    A `UserError` is yielded as the last value, for if a worker raised it, the user would see the worker's traceback.
     """
 
     batches: LatentBatches

@@ -1,4 +1,4 @@
-"""Between the autoencoder's latents and the unit-scale latents that diffusion runs on."""
+"""Converts between the autoencoder's latents and the unit-scale latents that diffusion runs on."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -48,7 +48,7 @@ class LatentNormalization:
 
 @lru_cache(maxsize=16)
 def _column(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The values as `(C, 1, 1)`, copied to a device once: each copy would wait for it."""
-    # A tensor that is made in inference mode could not be used by a training later on.
+    """The values as a tensor `(C, 1, 1)`, cached because every copy to a GPU would wait for the GPU."""
+    # A cached tensor that was made in inference mode could not be used in training afterwards.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)

@@ -36,7 +36,7 @@ ORDERS: Registry[SampleOrder] = Registry("data.order")
 @ORDERS.register("shuffle")
 @dataclass(frozen=True)
 class FullShuffle(SampleOrder):
-    """All samples in one random permutation an epoch.
+    """One random permutation of all samples for each epoch.
 
     Memory of each process: 8 bytes a sample for each of the two epochs that are kept.
     """
@@ -50,9 +50,10 @@ class FullShuffle(SampleOrder):
 class BlockShuffle(SampleOrder):
     """Blocks of `block` consecutive samples in random order, and the samples of `blocks_in_window` of them mixed.
 
-    The blocks of the set are permuted; each group of `blocks_in_window` successive ones is a window, whose samples are
-    permuted in turn. While a window is trained, only its blocks are read, so slow storage is read a few shards at a
-    time. Memory of each process: 16 bytes a block for each of two epochs, and 8 bytes a sample of the windows in use.
+    The blocks of the set are permuted; each group of `blocks_in_window` successive blocks is a window, and the samples
+    of a window are permuted. While a window is trained, only its blocks are read, so slow storage is read a few shards
+    at a time. Memory of each process: 16 bytes a block for each of two epochs, and 8 bytes a sample of the windows in
+    use.
     """
 
     block: PositiveInt = 4096
@@ -93,5 +94,5 @@ def _permuted_blocks(seed: int, epoch: int, count: int, block: int) -> tuple[np.
 def _window(order: BlockShuffle, seed: int, epoch: int, count: int, window: int) -> np.ndarray:
     first_samples = order.blocks_of(seed, epoch, count, window) * order.block
     samples = np.concatenate([np.arange(first, min(first + order.block, count)) for first in first_samples.tolist()])
-    # 0 belongs to the blocks' own permutation: numpy reads (seed, epoch) as (seed, epoch, 0).
+    # Windows count from 1, since 0 would give the blocks' permutation: numpy reads (seed, epoch) as (seed, epoch, 0).
     return np.random.default_rng((seed, epoch, window + 1)).permutation(samples)

@@ -1,4 +1,4 @@
-"""How the rows of the global batch are dealt to ranks and micro-batches."""
+"""Deals the rows of the global batch to ranks and micro-batches."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class BatchPlan:
         return np.arange(start, start + self.micro_batch_size)
 
     def positions(self, micro_step: int) -> np.ndarray:
-        """The positions in the run of those rows: step * batch_size + row, int64 `(micro_batch_size,)`."""
+        """The run's sample positions, step * batch_size + row (int64 `(micro_batch_size,)`), that this rank trains."""
         return micro_step // self.accumulation * self.batch_size + self.rows(micro_step)
 
     def micro_steps(self, first_step: int, last_step: int) -> range:

@@ -1,4 +1,4 @@
-"""What every reader of the trainer gives: the samples of one rank's micro-batches, in an order that resumes exactly."""
+"""The interface of readers: the samples of one rank's micro-batches, in an order that a resume continues exactly."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from latentdebias.batches.options import DataOptions
 
 Views = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""Takes `flipped` (bool `(B,)`), and gives the stored values of those views `(B, *stored_shape)` and the labels.
+"""A function that reads one micro-batch of B samples, with those mirrored where `flipped` (bool `(B,)`) is true.
 
-Labels are int64 `(B,)`, -1 where there is none.
+It takes `flipped`, and gives the stored values `(B, *stored_shape)` and the labels (int64 `(B,)`, -1: none).
 """
 
 
@@ -37,7 +37,9 @@ class TrainingSet(ABC):
 
     @abstractmethod
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
-        """The samples of each of `micro_steps` of the rank of `plan`, which depend on nothing but their number.
+        """For each of `micro_steps`, a function that reads the samples which the rank of `plan` trains in it.
+
+        Which samples these are does not depend on where `micro_steps` begin.
 
         Raises `UserError` where a shard is missing, cut short or holds what no shard may hold.
         """
@@ -47,12 +49,12 @@ class TrainingSet(ABC):
         return workers
 
     def resume_settings(self, world_size: int) -> dict[str, Any]:
-        """What a checkpoint must agree with, beside the config's `data.order`, for the same samples to follow."""
+        """The settings, beside `data.order`, that a resume may not change, for they decide which samples follow."""
         return {}
 
 
 class Reader(ABC):
-    """A way of reading shards; the fields are its options under `data.reader` of a run config."""
+    """A way of reading shards; its fields are its options under `data.reader` of a run config."""
 
     @abstractmethod
     def open(self, data: "DataOptions") -> TrainingSet:

@@ -1,4 +1,4 @@
-"""The reader in sequence: shards in a folder or at an address, through webdataset's pipeline, without local copies.
+"""The streaming reader: shards read in sequence, in a folder or at an address, without local copies.
 
 Of webdataset only the tar iterator and the grouping are used: its openers and decoders, which can run commands and
 unpickle, never see an address or a member.
@@ -46,7 +46,7 @@ class StreamingReader(Reader):
     shards_at_once: PositiveInt = 16
 
     def open(self, data: DataOptions) -> "StreamedSet":
-        """The set; `UserError` where its manifest cannot be read, or the config asks for an order by number."""
+        """The set of `data.shards`; `UserError` for an unreadable manifest, or any `data.order` but the default."""
         if data.order != FullShuffle():
             raise UserError(
                 f"data.order {data.order!r} is an order of data.reader indexed; the streaming reader has its own. "
@@ -66,7 +66,7 @@ class StreamedSet(TrainingSet):
             raise UserError(f"{url} holds no samples; encode images into it, or name another set in data.shards.")
 
     def workers_used(self, workers: int) -> int:
-        """One process at most: a second one would have to read all that the first one reads."""
+        """One process at most, for a second one would have to read all that the first one reads."""
         return min(workers, 1)
 
     def resume_settings(self, world_size: int) -> dict[str, Any]:
@@ -74,10 +74,10 @@ class StreamedSet(TrainingSet):
         return {"data.reader": READERS.spec_of(self.options), "data.reader.ranks": world_size}
 
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
-        """The next samples of the rank's lane for each micro-step; `micro_steps` are consecutive.
+        """For each of the consecutive `micro_steps`, a function that gives the next samples of the rank's lane.
 
-        The samples before the first micro-step are skipped: of what comes before the window that it is in, nothing
-        but the indexes of some shards is read.
+        Samples before the first micro-step are skipped. Reading begins with the window that holds the first sample,
+        and of what comes before that window only the indexes of some shards are read.
         """
         assert micro_steps.step == 1, "a stream has no gaps"
         sizes = tuple(shard.count for shard in self.manifest.shards)
@@ -99,7 +99,7 @@ class StreamedSet(TrainingSet):
                     yield from islice(track, len(part))
 
     def _track(self, lane: Lane, epoch: int, place: int) -> Iterator[Sample]:
-        """The samples from a place in an epoch's row on; a shard is opened when its first sample is asked for."""
+        """The samples from `place` in an epoch's row to its end; each shard is opened when it is reached."""
         for piece in lane.slices(epoch, place):
             yield from self._slice(piece)
 
@@ -112,7 +112,7 @@ class StreamedSet(TrainingSet):
             samples = group_by_keys(_checked(tar_file_iterator(file), url))
             for number in range(piece.start, piece.stop):
                 sample = next(samples, None)
-                # One sample more than the manifest states would be another shard's place.
+                # A shard with more samples than the manifest states is not the shard that the manifest means.
                 if sample is None or (number == shard.count - 1 and next(samples, None) is not None):
                     raise UserError(
                         f"{url} does not hold the {shard.count} samples that its manifest states: it was cut, zeroed "
@@ -162,7 +162,7 @@ def _members(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, An
 
 
 def _checked(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, Any]]:
-    """The members as webdataset groups them; `UserError` for a broken tar, or a name that no shard of ours holds."""
+    """The files of a shard's tar, for webdataset to group; `UserError` for a broken tar, or a name not of a shard."""
     for file in _members(files, url):
         name = file["fname"]
         key, extension = base_plus_ext(name)

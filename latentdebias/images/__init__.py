@@ -1,1 +1,1 @@
-"""Pictures in, for the encoder and the evaluator alike: find them, list them, decode and crop them."""
+"""Finds, lists, decodes and crops images, for encoding and for evaluation."""

@@ -1,4 +1,4 @@
-"""What tar and zip archives share: whether they hold class folders, a flat list of images or WebDataset samples."""
+"""Lists the images of tar and zip archives: class folders, a flat list of images or WebDataset samples."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from latentdebias.images.image_set import (
 
 Archive = TypeVar("Archive", Path, str)
 PATIENCE = 3
-"""Seconds without a progress bar."""
+"""Seconds of listing after which a progress bar is shown."""
 MAX_LABEL_TEXT = 32
 LABEL_EXTENSION = "cls"
 MAX_IMAGE_BYTES = 2**30
@@ -31,7 +31,7 @@ UNSAFE_NAME = re.compile(r"^/|^[A-Za-z]:|\\|(^|/)\.\.(/|$)")
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive: its name there, where it is, and its text if it is a label."""
+    """A file of an archive: its name there, its bytes as a `SourceImage`, and its text if it is a `.cls` label."""
 
     name: str
     image: SourceImage
@@ -39,7 +39,11 @@ class Member:
 
 
 def list_archives(archives: list[Archive], members_of: Callable[[Archive], Iterator[Member]]) -> ImageSet:
-    """The images of archives: WebDataset samples where any member is a `.cls`, else class folders or a flat list."""
+    """The images of `archives`, whose files `members_of` lists.
+
+    If any file is a `.cls` label, all archives hold WebDataset samples, else class folders or a flat list of images.
+    Raises `UserError` where some images lie in class folders and others do not.
+    """
     bar = tqdm(archives, desc="list", unit="archive", delay=PATIENCE)
     listings = [list(members_of(archive)) for archive in bar]
     if any(_is_label(member) for listing in listings for member in listing):
@@ -58,7 +62,7 @@ def _file_name(member: Member) -> str:
 
 
 def _once(members: list[Member]) -> Iterator[Member]:
-    """The members, with a fault on those whose name has been before."""
+    """The members, of which each that repeats an earlier name gets a fault."""
     seen: set[str] = set()
     for member in members:
         fault = member.image.fault or ("two members of one name" if member.name in seen else "")
@@ -67,7 +71,7 @@ def _once(members: list[Member]) -> Iterator[Member]:
 
 
 def _webdataset_images(members: list[Member]) -> list[SourceImage]:
-    """The images among `key.jpg` and `key.cls` members."""
+    """The images of WebDataset samples, each labelled by the `.cls` member with the image's key."""
     images: dict[str, SourceImage] = {}
     labels: dict[str, str] = {}
     for member in members:
@@ -91,7 +95,10 @@ def _labelled(image: SourceImage, text: str | None) -> SourceImage:
 
 
 def _with_folders(members: list[Member]) -> ImageSet:
-    """Class folders, below the folders that hold everything; images that lie in no folder below those have no class."""
+    """The images, classed by the first folder of their name below the folders that all names share.
+
+    `UserError` where some images lie in such a folder and others do not.
+    """
     images = [member.image for member in members]
     sound = [member.name.removeprefix("./") for member in members if not member.image.fault]
     root = _common_folder(sound)
@@ -106,7 +113,7 @@ def _with_folders(members: list[Member]) -> ImageSet:
 
 
 def _common_folder(names: list[str]) -> str:
-    """The folders, with a slash at the end, that every name begins with."""
+    """The longest folder path, with a slash at the end, that every name begins with; "" where there is none."""
     folders = [name.split("/")[:-1] for name in names]
     if not folders:
         return ""
@@ -121,7 +128,7 @@ def _class_folder(name: str, root: str) -> str:
 
 
 def name_fault(name: str) -> str:
-    """What is wrong with a member's name, "" where nothing is: one that leaves the archive's folder is refused."""
+    """Why a member's name is refused, "" where it is not: a name must not lead out of the archive's folder."""
     return "a member's name may not be absolute, climb by '..' or hold a backslash" if UNSAFE_NAME.search(name) else ""
 
 

@@ -47,10 +47,10 @@ IMAGE_SOURCES: Registry[ImageLister] = Registry("image source")
 
 
 def find_images(source: str) -> ImageSet:
-    """List the images at `source` with the kind of source that recognises it, the one registered last asked first.
+    """The images at `source`, a path or an address, as listed by the entry of `IMAGE_SOURCES` that recognises it.
 
-    Raises `UserError` where none does, or what it names is missing, empty, ambiguous, unreachable, or an address of
-    another kind (`pipe:`, ...).
+    The entry registered last is asked first. Raises `UserError` where none recognises `source`, or what it names is
+    missing, empty, ambiguous, unreachable, or an address of another kind (`pipe:`, ...).
     """
     lister = next((each for each in IMAGE_SOURCES.newest_first() if each.recognises(source)), None)
     if lister is None:
@@ -164,7 +164,7 @@ def _holds(source: str, suffix: str) -> bool:
 
 
 def _archives(source: str, suffix: str) -> list[Path]:
-    """The archives that `source` names; `UserError` for a directory that holds tars and zips."""
+    """The archives that `source` names; `UserError` for a directory that holds both tars and zips."""
     root = Path(source)
     if not root.is_dir():
         return [Path(path) for path in _expanded(source)]

@@ -1,4 +1,4 @@
-"""Images in a directory: one folder per class, or all of them directly in it, without classes."""
+"""Lists the images in a directory: one folder per class, or all of them directly in it, without classes."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from latentdebias.images.image_set import ImageSet, SourceImage, image_files, is
 
 
 def list_folder(root: Path) -> ImageSet:
-    """The images of class folders, sorted by class and name, or of a flat directory.
+    """The images of the class folders in `root`, sorted by class and name, or else those directly in `root`.
 
-    `UserError` for a directory that is both, and for a class folder without images.
+    Raises `UserError` for a directory with images in both places, and for a class folder without images.
     """
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
     loose = [entry.name for entry in sorted(root.iterdir()) if entry.is_file() and is_image(entry.name)]

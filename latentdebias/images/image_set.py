@@ -1,4 +1,4 @@
-"""One image to encode, wherever it lies, and the ordered set of them."""
+"""An image to encode, wherever it is stored, and an ordered set of such images."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ class SourceImage:
     fault: str = ""
 
     def read(self) -> bytes:
-        """The bytes of the image file; whatever is wrong with them is an error of any kind."""
+        """The bytes of the image file; an error of any kind where they cannot be read or are damaged."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -44,7 +44,7 @@ class ImageSet:
     num_classes: int
 
     def fingerprint(self) -> str:
-        """sha256 over every input's name and label in order, which tells this list from another."""
+        """The sha256 of every input's name and label in order, which tells this set from any other."""
         digest = hashlib.sha256()
         for image in self.images:
             digest.update(json.dumps([image.name, image.label]).encode())
@@ -52,9 +52,9 @@ class ImageSet:
 
 
 def with_class_indices(images: Iterable[SourceImage], unlabelled: str) -> ImageSet:
-    """The set of images that carry class indices without names, or none do.
+    """The set of `images`, whose labels are class indices without names.
 
-    Where some are labelled, `unlabelled` is the fault of those that are not.
+    Where only some images have a label, the others get the fault `unlabelled`.
     """
     images = list(images)
     num_classes = 1 + max((image.label for image in images), default=NO_LABEL)
@@ -64,7 +64,10 @@ def with_class_indices(images: Iterable[SourceImage], unlabelled: str) -> ImageS
 
 
 def with_class_names(images: list[SourceImage], names: list[str], unlabelled: str) -> ImageSet:
-    """The set of images whose class names are `names`, one an image ("": none); sorted names become class indices."""
+    """The set of `images` with the class names `names`, one for each image ("": none), whose sorted order numbers them.
+
+    Where only some images have a class, the others get the fault `unlabelled`.
+    """
     classes = sorted({name for name in names if name})
     if not classes:
         return ImageSet(images, [], 0)
@@ -87,7 +90,7 @@ def class_index(text: str) -> int | None:
 def image_files(folder: Path) -> Iterator[Path]:
     """Every image at any depth below `folder`, in an order that does not depend on the file system.
 
-    `UserError` for a folder that cannot be listed, and for a link back to one that it is in: neither is passed over.
+    Raises `UserError` for a folder that cannot be listed, and for a link to a folder that the link itself is in.
     """
     for where, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_unreadable):
         folders.sort()
@@ -106,5 +109,5 @@ def _refuse_loops(where: Path, folders: list[str]) -> None:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name, without folders, is that of an image and not hidden."""
+    """Whether `name`, a file's name without folders, has an image's extension and is not hidden."""
     return name[:1] != "." and name.rpartition(".")[2].lower() in EXTENSIONS

@@ -12,7 +12,7 @@ from latentdebias.images.image_set import ImageSet, SourceImage, class_index, wi
 PATH, LABEL = "path", "label"
 UNLABELLED = "no label, while other lines have one"
 Row = tuple[int, dict[str, object]]
-"""A line's number, from 1, and its values."""
+"""A line of a list: its number, counted from 1, and its values by column."""
 
 
 def list_csv(paths: list[Path]) -> ImageSet:
@@ -84,7 +84,7 @@ def _path(place: str, values: dict[str, object]) -> str:
 
 
 def _label(place: str, values: dict[str, object]) -> str:
-    """The label as text, "" where there is none."""
+    """The label in `values` as text, "" where there is none; `UserError` where it is neither an index nor a name."""
     label = values.get(LABEL)
     if label is None:
         return ""
@@ -94,7 +94,10 @@ def _label(place: str, values: dict[str, object]) -> str:
 
 
 def _with_labels(path: Path, images: list[SourceImage], labels: list[str]) -> ImageSet:
-    """Class indices where every label is one, else class names."""
+    """The set of `images` with `labels` ("": none), which are class indices if all are integers, else class names.
+
+    `UserError` where some labels are indices and others are names.
+    """
     given = [label for label in labels if label]
     indices = [class_index(label) for label in given]
     if all(index is None for index in indices):

@@ -1,4 +1,4 @@
-"""Images of a folder that Hugging Face `datasets` saved to disk; needs the extra of that name."""
+"""Images of a folder that Hugging Face `datasets` saved to disk; needs the extra `datasets`."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,12 +35,15 @@ class DatasetImage(SourceImage):
 
 
 def is_saved_dataset(root: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder, be it a dataset or its splits."""
+    """Whether `save_to_disk` wrote the folder `root`, which holds one dataset or several splits."""
     return any((root / name).is_file() for name in (DATASET_FILE, SPLITS_FILE))
 
 
 def list_dataset(root: Path) -> ImageSet:
-    """The rows of a dataset with a column `image` and, optionally, `label`: class indices or class names."""
+    """The rows of a dataset with a column `image` and, optionally, `label`: class indices or class names.
+
+    Raises `UserError` where the folder holds splits, cannot be read, or has no image column.
+    """
     if (root / SPLITS_FILE).is_file():
         splits = [path.name for path in sorted(root.iterdir()) if (path / DATASET_FILE).is_file()]
         raise UserError(
@@ -59,7 +62,7 @@ def list_dataset(root: Path) -> ImageSet:
 
 
 def _labelled(image: SourceImage, label: object) -> SourceImage:
-    """`datasets` writes None or -1 where there is no label."""
+    """The image with its label (None or -1: no label), or with a fault where that is no class index."""
     if label is None or label == NO_LABEL:
         return image
     if not isinstance(label, int) or not 0 <= label <= MAX_LABEL:
@@ -69,7 +72,7 @@ def _labelled(image: SourceImage, label: object) -> SourceImage:
 
 @lru_cache(maxsize=4)
 def _open(path: str) -> Any:
-    """The saved dataset, whose images are left undecoded."""
+    """The saved dataset at `path`, with its images as undecoded bytes; `UserError` where it cannot be read."""
     try:
         import datasets
     except ImportError:

@@ -1,4 +1,4 @@
-"""Images inside uncompressed tars, here or at an address, found by the tars' headers and read by position."""
+"""Images inside uncompressed tars, local or at an address, found by the tars' headers and read by position."""
 
 import tarfile
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class RemoteImage(SourceImage):
 
 
 def tar_members(archive: Path) -> Iterator[Member]:
-    """The files in an uncompressed tar; `UserError` where it is none, or cut short."""
+    """The files in an uncompressed tar; `UserError` where `archive` is no such tar, or is cut short."""
     try:
         with archive.open("rb") as file:
             yield from _tar_members(file, SourceImage(archive.name, str(archive)))
@@ -41,7 +41,7 @@ def tar_members(archive: Path) -> Iterator[Member]:
 
 
 def remote_tar_members(url: str) -> Iterator[Member]:
-    """As `tar_members`, at an address; `UserError` also where that does not answer."""
+    """The files in an uncompressed tar at an address; `UserError` where that fails, or the tar is cut short."""
     with open_seekable(url) as file:
         yield from _tar_members(file, RemoteImage(PurePosixPath(urlsplit(url).path).name, url))
 

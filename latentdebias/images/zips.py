@@ -1,4 +1,4 @@
-"""Images inside zips, found by the zips' directories and read by position."""
+"""Images inside zips, found by each zip's central directory and read by position."""
 
 import stat
 import struct
@@ -21,20 +21,24 @@ from latentdebias.images.image_set import SourceImage
 
 LOCAL_SIGNATURE = b"PK\x03\x04"
 LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Of a zip member: the signature, and the lengths of the name and of the extra field that follow."""
+"""The header before a zip member's bytes: its signature, and the lengths of the name and extra field that follow it."""
 ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
 class ZipImage(SourceImage):
-    """A member of a zip: `offset` is that of its local header, `size` its bytes there, `full_size` once inflated."""
+    """A member of a zip, whose local header begins at byte `offset`.
+
+    `size` is how many bytes are stored, deflated or not; `full_size` and `crc` are the length and the CRC-32 of the
+    image file itself.
+    """
 
     deflated: bool = False
     full_size: int = 0
     crc: int = 0
 
     def read(self) -> bytes:
-        """The bytes of the image file; an error where they are not those that the zip's directory promises."""
+        """The bytes of the image file; an error where their length or CRC-32 is not that in the zip's directory."""
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             signature, name_length, extra_length = LOCAL_HEADER.unpack(file.read(LOCAL_HEADER.size))
@@ -50,7 +54,7 @@ class ZipImage(SourceImage):
 
 
 def zip_members(archive: Path) -> Iterator[Member]:
-    """The files that a zip's directory names; `UserError` where it is no zip, or cut short."""
+    """The files in a zip; `UserError` where `archive` is no zip, or is cut short."""
     try:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():

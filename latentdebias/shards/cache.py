@@ -27,10 +27,11 @@ DOWNLOADS = 8
 
 
 class ShardCache:
-    """Shards of the set at `url`, fetched into `directory` when they are first read; one directory for one set.
+    """A local copy of the shard set at `url`, whose shards are fetched into `directory` when they are first read.
 
-    Several processes of a machine may share it. Above `max_bytes` of tars those that were opened longest ago are
-    removed; shards that are being fetched, or are held open by a reader, come on top of that.
+    A directory caches one set, and several processes of a machine may share it. When its tars exceed `max_bytes`,
+    the least recently opened ones are removed; tars that are being fetched, or that a reader holds open, may exceed
+    that limit. Raises `UserError` where the directory caches another set, or one shard is larger than `max_bytes`.
     """
 
     def __init__(self, url: str, directory: Path | str, max_bytes: int) -> None:
@@ -48,13 +49,16 @@ class ShardCache:
             self._fetch_indexes()
 
     def open(self) -> LatentShards:
-        """The whole set, readable by sample number; its tars come when they are needed."""
+        """The whole set as `LatentShards`, which fetches each tar when a sample of it is first read."""
         return LatentShards(self.directory, open_tar=self.open_tar)
 
     def open_tar(self, name: str) -> int:
-        """A descriptor of the tar of shard `name`, fetched unless it is here; `UserError` where its sha256 is wrong."""
+        """An open file descriptor of the tar of shard `name`, which is fetched first if the cache does not hold it.
+
+        Raises `UserError` where the fetched tar's size or sha256 is not the one in the manifest.
+        """
         shard, path = self._records[name], tar_path(self.directory, name)
-        # Under the lock it cannot be evicted between here and open; once open it stays readable.
+        # While the lock is held no process evicts the tar; once open it stays readable even if it is removed.
         with wait_for_lock(self._lock_path(name)):
             fetched = not path.exists()
             if fetched:
@@ -81,7 +85,7 @@ class ShardCache:
         unchecked.rename(path)
 
     def _evict(self) -> None:
-        """Remove the tars that were opened longest ago until the others fit; one that is being opened stays."""
+        """Remove the least recently opened tars, but none that is being opened, until the rest fit in `max_bytes`."""
         with wait_for_lock(self._lock_path("cache")):
             tars = [tar_path(self.directory, name) for name in self._records]
             found = sorted((path.stat().st_mtime_ns, path.stat().st_size, path) for path in tars if path.exists())

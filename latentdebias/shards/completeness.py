@@ -27,9 +27,9 @@ NPY_MAGIC = b"\x93NUMPY"
 
 
 def refuse_absent(directory: Path, vae: str = "ID_OR_DIR", resolution: int | None = None, flips: bool = False) -> None:
-    """Raise `UserError` where no shard set was ever begun in `directory`, with the command that makes one.
+    """Raise `UserError` where no shard set was ever begun in `directory`.
 
-    A caller who knows which autoencoder, resolution and flips are wanted passes them on for that command.
+    The message holds the command that makes one, with `vae`, `resolution` and `flips` where the caller knows them.
     """
     if (directory / MANIFEST).exists() or (directory / PLAN).exists():
         return
@@ -41,7 +41,7 @@ def refuse_absent(directory: Path, vae: str = "ID_OR_DIR", resolution: int | Non
 
 
 def refuse_unfinished(directory: Path) -> None:
-    """Raise `UserError` where `directory` holds no manifest: it lists the missing shards of a set that was begun."""
+    """Raise `UserError` where `directory` holds no manifest; the message lists the shards that are still to be made."""
     refuse_absent(directory)
     if (directory / MANIFEST).exists():
         return
@@ -56,10 +56,10 @@ def refuse_unfinished(directory: Path) -> None:
 
 
 def checked_indexes(directory: Path, manifest: Manifest) -> list[np.ndarray]:
-    """The index of every shard, `(count,)` of `INDEX_DTYPE`, read once.
+    """The index of every shard, each of shape `(count,)` and dtype `INDEX_DTYPE`.
 
-    Raises `UserError`, which lists the shards whose files are missing, cut short or zeroed, as far as sizes, counts
-    and the first and last sample of each tar show.
+    Raises `UserError`, which lists the shards whose files are missing, cut short or zeroed. Only sizes, counts and
+    the first bytes of each tar's first and last sample are checked.
     """
     indexes, faults = [], []
     for shard in manifest.shards:
@@ -76,13 +76,13 @@ def checked_indexes(directory: Path, manifest: Manifest) -> list[np.ndarray]:
 
 
 def listed(items: list[str]) -> str:
-    """The first items, and how many more there are: a message stays readable with thousands of shards."""
+    """The first `MAX_LISTED` items and how many more there are, so that a message about many shards stays readable."""
     more = [f"... and {len(items) - MAX_LISTED} more"] if len(items) > MAX_LISTED else []
     return "; ".join([*items[:MAX_LISTED], *more])
 
 
 def _command_of(directory: Path, plan: Plan) -> str:
-    """The command that `plan` came from: in a folder that was begun, any other is refused."""
+    """The encode command with the settings of `plan`, the only ones with which its folder can be continued."""
     options = f" --samples-per-shard {plan.samples_per_shard}"
     options += f" --forward-batch {plan.forward_batch}" * (plan.forward_batch != FORWARD_BATCH)
     options += " --flip" * plan.flips + " --dtype bf16" * (plan.precision == "bfloat16")
@@ -118,7 +118,7 @@ def _checked_index(directory: Path, shard: ShardRecord) -> np.ndarray:
 
 
 def _ends_hold_arrays(path: Path, index: np.ndarray) -> bool:
-    """Whether the first and the last sample still begin as `.npy` does, which a zero-filled tar does not."""
+    """Whether the first and the last sample begin with the magic bytes of `.npy`, as in a tar that was not zeroed."""
     with path.open("rb") as file:
         for offset in (index["latent"][0], index["latent"][-1]):
             file.seek(max(offset - NPY_HEADER, 0))

@@ -24,16 +24,23 @@ from latentdebias.shards.statistics import LatentSums
 
 FORMAT_VERSION = 1
 FORWARD_BATCH = 16
-"""Images in one call of the autoencoder: fixed, for kernels differ in the last bit between batch sizes."""
+"""Images in one call of the autoencoder, unless the plan says otherwise.
+
+The number is fixed for a set, because kernels differ in the last bit between batch sizes.
+"""
 PLAN = "plan.json"
 MANIFEST = "manifest.json"
 ARRAYS_PER_LATENT = {"gaussian": 2, "deterministic": 1}
 """A Gaussian posterior is stored as its mean and its log-variance, a deterministic latent as itself."""
 STORED_DTYPES: dict[str, np.dtype[Any]] = {"float16": np.dtype("<f2"), "uint8": np.dtype("u1")}
 INDEX_DTYPE = np.dtype([("latent", "<i8"), ("flip", "<i8"), ("label", "<i8")])
-"""One row a sample: where in the tar the numbers of each view begin (-1: no such view), and the label (-1: none)."""
+"""One row of a shard's index, for one sample.
+
+`latent` and `flip` are the bytes in the tar at which the numbers of the image and of its mirror image begin (-1: no
+mirror image is stored); `label` is the class index (-1: none).
+"""
 NPY_HEADER = 128
-"""Bytes of a `.npy` header before the numbers: numpy pads it to a multiple of 64, and three axes need two."""
+"""Bytes of a `.npy` header before the numbers: numpy pads it to a multiple of 64, and three axes need more than 64."""
 
 T = TypeVar("T", bound="Plan | ShardSummary")
 
@@ -60,7 +67,7 @@ class ShardSummary:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A shard as the manifest lists it."""
+    """A shard as the manifest lists it: its name, number of samples, and the tar's size in bytes and sha256."""
 
     name: str
     count: int
@@ -70,7 +77,12 @@ class ShardRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything that decides a shard set's bytes; `latent_shape` is `(C, h, w)`, `autoencoder` its identity."""
+    """Everything that decides the bytes of a shard set.
+
+    `autoencoder` holds the fields of its `AutoencoderIdentity`, and `precision` is the dtype of its forward pass;
+    `dtype` is that of the stored values. `latent_shape` is `(C, h, w)`, and `resolution` the images' side in pixels.
+    `inputs_sha256` tells the inputs, and their order, from any others.
+    """
 
     format_version: int = FORMAT_VERSION
     autoencoder: dict[str, Any]
@@ -90,12 +102,12 @@ class Plan:
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
-        """Of one view: `(2C, h, w)`, posterior mean then log-variance, or a deterministic latent's `(C, h, w)`."""
+        """The shape of the array stored for one view of a sample: see the function `stored_shape`."""
         return stored_shape(self.latent_shape, self.posterior)
 
     @property
     def bytes_per_sample(self) -> int:
-        """Bytes that one sample takes in a tar of this set: see the function of the same name."""
+        """Bytes that one sample takes in a tar of this set: see the function `bytes_per_sample`."""
         views = 2 if self.flips else 1
         return bytes_per_sample(self.latent_shape, self.posterior, self.dtype, views, self.num_classes)
 
@@ -108,7 +120,7 @@ class Plan:
         return -(-self.num_inputs // self.samples_per_shard)
 
     def inputs_of(self, shard: int) -> range:
-        """The inputs that shard number `shard` is made from."""
+        """The numbers of the inputs that shard number `shard` is made from."""
         start = shard * self.samples_per_shard
         return range(start, min(start + self.samples_per_shard, self.num_inputs))
 
@@ -118,7 +130,10 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Plan):
-    """A finished set: its plan, its shards, and the statistics `(C,)` of its unscaled latents."""
+    """The record of a finished set: its plan, number of samples, shards and rejected inputs.
+
+    `latent_mean` and `latent_std` are the statistics `(C,)` of the unscaled latents, one value a channel.
+    """
 
     count: int
     latent_mean: list[float]
@@ -168,7 +183,7 @@ def index_path(directory: Path, name: str) -> Path:
 
 
 def read_index(directory: Path, name: str) -> np.ndarray:
-    """The rows `INDEX_DTYPE` of shard `name`, one a sample."""
+    """The index of shard `name`, of shape `(count,)` and dtype `INDEX_DTYPE`: one row for each sample."""
     return np.load(index_path(directory, name), allow_pickle=False)
 
 
@@ -177,7 +192,10 @@ def summary_path(directory: Path, name: str) -> Path:
 
 
 def complete_summary(directory: Path, name: str) -> ShardSummary | None:
-    """The shard's summary if the shard is complete: summary and index exist, and the tar has the size it states."""
+    """The summary of shard `name`; None where the shard is not complete.
+
+    A shard is complete if its summary and index exist and its tar has the size that the summary states.
+    """
     path = summary_path(directory, name)
     if not path.exists() or not index_path(directory, name).exists():
         return None
@@ -196,9 +214,9 @@ def read_manifest(directory: Path) -> Manifest:
 
 
 def stored_array(data: bytes, plan: Plan) -> np.ndarray:
-    """The array in the bytes of a `.npy` member; `ValueError` for anything but one of the plan's shape and dtype.
+    """The array in the bytes of a `.npy` member; `ValueError` where its shape or dtype is not the plan's.
 
-    Nothing is unpickled, unzipped or allocated on the word of the member's own header.
+    The member's own header is not trusted: nothing is unpickled, unzipped or allocated by what it says.
     """
     shape, dtype = plan.stored_shape, plan.stored_dtype
     buffer = io.BytesIO(data)

@@ -1,4 +1,4 @@
-"""What a shard stores of an image, and the latent drawn from it: a Gaussian posterior, or the latent itself."""
+"""From an encoder's output to what a shard stores, and from that to latents: Gaussian posteriors and fixed latents."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def latent_means(stored: Tensor, plan: Plan) -> Tensor:
 
 
 def moments_of(stored: np.ndarray, plan: Plan) -> np.ndarray:
-    """Mean then log-variance, float32 `(2C, h, w)`, of one stored view; -inf is the log of no variance."""
+    """Mean then log-variance, float32 `(2C, h, w)`, of one stored view; -inf is that of a deterministic latent."""
     values = UNPACK[plan.dtype](torch.from_numpy(stored)).numpy()
     return MOMENTS[plan.posterior](values)
 

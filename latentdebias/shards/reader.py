@@ -17,11 +17,12 @@ MAX_OPEN_SHARDS = 256
 class LatentShards:
     """A finished shard set, checked against its manifest and read by sample number.
 
-    Raises `UserError` where files are missing, cut short or zeroed: it names them, and the command that makes them.
-    `open_tar` gives a descriptor of the tar of the shard with a given name. Without it the tars lie in `directory`;
-    with it, as for `ShardCache.open_tar`, they need not be there, and only the indexes are checked.
+    `index`, of shape `(N,)` and dtype `INDEX_DTYPE`, holds the index rows of all N samples, and `shard_of`, int64
+    `(N,)`, the numbers of their shards.
 
-    `index` holds one row of `INDEX_DTYPE` for each sample, with its label, and `shard_of` the number of its shard.
+    `open_tar` takes the name of a shard and gives an open file descriptor of its tar. Without it the tars are those
+    in `directory`, and `UserError` names the files that are missing, cut short or zeroed, and the command that makes
+    them. With it, as with `ShardCache.open_tar`, the tars need not be in `directory` and are not checked.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class LatentShards:
     def read(self, indices: np.ndarray, flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stored values `(B, *stored_shape)` and int64 labels `(B,)` of samples `indices` (int64 `(B,)`).
 
-        The manifest says which: fp16 moments `(2C, h, w)` of a Gaussian posterior, mean then log-variance; fp16
-        latents `(C, h, w)`; or uint8 pixels. `draw_latents` makes latents of each. Where `flipped` (bool `(B,)`),
-        those of the mirror image; `UserError` if the set holds none.
+        Where `flipped` (bool `(B,)`) is true, the values are those of the mirror image. The manifest says what is
+        stored: float16 moments `(2C, h, w)` of a Gaussian posterior, mean then log-variance; float16 latents
+        `(C, h, w)`; or uint8 pixels `(C, h, w)`. `draw_latents` makes latents of each. Raises `UserError` where the
+        set holds no mirror images, or a tar is shorter than its index says.
         """
         rows = self.index[indices]
         offsets = np.where(flipped, rows["flip"], rows["latent"])
@@ -70,7 +72,10 @@ class LatentShards:
         return values, rows["label"].copy()
 
     def _descriptor(self, shard: int) -> int:
-        """An open shard's descriptor; positional reads keep no position, so forked workers may share it."""
+        """The file descriptor of the tar of shard number `shard`, opened when it is first asked for.
+
+        Forked workers may share it, because positional reads move no file position.
+        """
         if shard not in self._descriptors:
             if len(self._descriptors) >= MAX_OPEN_SHARDS:
                 os.close(self._descriptors.pop(next(iter(self._descriptors))))

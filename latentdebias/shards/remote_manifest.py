@@ -1,4 +1,4 @@
-"""The manifest of a set at an address."""
+"""Reads the manifest of a shard set at an address."""
 
 import re
 import tempfile
@@ -12,7 +12,7 @@ SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def read_remote_manifest(url: str) -> Manifest:
-    """The manifest of the set at `url`; `UserError` where it is missing or damaged, or names files elsewhere."""
+    """The manifest of the set at `url`; `UserError` where it is missing, damaged, or names a shard by a path."""
     with tempfile.TemporaryDirectory() as folder:
         download(member_url(url, MANIFEST), Path(folder, MANIFEST))
         manifest = read_manifest(Path(folder))

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of latents per channel, streamed in float64 from posterior moments."""
+"""Mean and standard deviation of latents per channel, summed in float64 over posterior moments."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LatentSums:
-    """Per channel, over `values` latents z ~ N(mean, exp(logvar)): the sums of E[z] and of E[z^2]."""
+    """The sums, for each channel, of E[z] and E[z^2] over latent values z ~ N(mean, exp(logvar)).
+
+    `values` is how many values each channel has; `first` are the sums of E[z] and `second` those of E[z^2].
+    """
 
     values: int
     first: list[float]
@@ -17,7 +20,7 @@ class LatentSums:
 
     @classmethod
     def of(cls, moments: np.ndarray) -> "LatentSums":
-        """The sums over one sample's moments `(2C, h, w)`, mean then log-variance; -inf is that of a certain latent."""
+        """The sums over one view's moments `(2C, h, w)`: mean, then log-variance, which is -inf for a fixed latent."""
         mean, logvar = np.split(moments.astype(np.float64), 2)
         second = (mean**2 + np.exp(logvar)).sum(axis=(1, 2))
         return cls(mean[0].size, mean.sum(axis=(1, 2)).tolist(), second.tolist())
@@ -34,7 +37,7 @@ class LatentSums:
         return [first / self.values for first in self.first]
 
     def std(self) -> list[float]:
-        """sqrt(E[z^2] - E[z]^2), so the posterior's own variance is included (law of total variance)."""
-        # Rounding may leave a channel of one constant a little below no variance.
+        """sqrt(E[z^2] - E[z]^2) of each channel; it includes the posteriors' own variance (law of total variance)."""
+        # Rounding may make the variance of a constant channel slightly negative.
         variances = [second / self.values - mean**2 for second, mean in zip(self.second, self.mean(), strict=True)]
         return [sqrt(max(variance, 0.0)) for variance in variances]

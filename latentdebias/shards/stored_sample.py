@@ -1,4 +1,4 @@
-"""One stored sample as its tar holds it, found by the shard's index without reading what comes before."""
+"""Reads one sample from a shard's tar at the place that the shard's index gives."""
 
 import json
 import tarfile
@@ -16,7 +16,12 @@ LATENT, FLIP, ABOUT = "latent.npy", "flip.npy", "json"
 
 @dataclass(frozen=True)
 class StoredSample:
-    """What a tar holds of an input; `flipped` is None without mirrored views, the size is `(width, height)`."""
+    """The content of one sample in a tar.
+
+    `latent` and `flipped` are the stored values of the image and of its mirror image, of the plan's stored shape and
+    dtype; `flipped` is None in a set without mirror images. `source` is the input's name, and `original_size` its
+    (width, height) in pixels before the crop.
+    """
 
     latent: np.ndarray
     flipped: np.ndarray | None
@@ -25,7 +30,7 @@ class StoredSample:
 
 
 def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
-    """The sample of the open tar `file` at index row `row`; `UserError` where the tar does not hold it."""
+    """The sample that index row `row` points to in the open tar `file`; `UserError` where the tar does not hold it."""
     parts = _read_parts(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
     try:
         about = json.loads(parts[ABOUT])
@@ -41,7 +46,7 @@ def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
 
 
 def _read_parts(file: BinaryIO, start: int) -> dict[str, bytes]:
-    """The content, by extension, of the plain files that share the key of the one whose tar header is at `start`."""
+    """Extension -> content of the files of one sample, the first of which has its tar header at byte `start`."""
     file.seek(max(start, 0))
     parts: dict[str, bytes] = {}
     sample = ""

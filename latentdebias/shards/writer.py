@@ -28,7 +28,7 @@ from latentdebias.shards.statistics import LatentSums
 
 
 class ShardWriter:
-    """A context manager that collects samples under a temporary name; only `commit` makes the shard visible."""
+    """A context manager that writes shard number `shard` under a temporary name; only `commit` makes it visible."""
 
     def __init__(self, directory: Path, plan: Plan, shard: int) -> None:
         self.directory = directory
@@ -66,11 +66,11 @@ class ShardWriter:
         source: str,
         original_size: tuple[int, int],
     ) -> None:
-        """Append input number `index`: what is stored of the image and, unless None, of its mirror image.
+        """Append the sample of input number `index`.
 
-        Both are `plan.stored_shape`, and of `plan.stored_dtype` or cast to it.
-
-        `original_size` is `(width, height)` in pixels.
+        `stored` and `flipped` are the values of the image and of its mirror image (None: not stored), of shape
+        `plan.stored_shape`; they are cast to `plan.stored_dtype`. `label` is `NO_LABEL` for an input without a class,
+        and `original_size` is (width, height) in pixels.
         """
         key = sample_key(index)
         with write_errors(self._path):
@@ -83,7 +83,7 @@ class ShardWriter:
         self._index.append((latent, flip, label))
 
     def _add_array(self, member: str, array: np.ndarray) -> int:
-        """Append an array to the tar and its latents to the sums; the offset where its numbers begin."""
+        """Append an array to the tar and count it in the sums; returns the byte at which its numbers begin."""
         buffer = io.BytesIO()
         array = array.astype(self.plan.stored_dtype, copy=False)
         np.save(buffer, array)

@@ -1,1 +1,1 @@
-"""What is done to whole sets: encode images, verify, merge, take a subset, show the status, inspect."""
+"""Jobs on whole shard sets: encode images, verify, merge, take a subset, show the status, inspect."""

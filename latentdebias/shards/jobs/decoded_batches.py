@@ -30,8 +30,8 @@ MACHINE_FAULTS = {
 class DecodedBatch:
     """Cropped images of one shard: uint8 pixels `(B, H, W, 3)`, black where an input was rejected.
 
-    `sizes` has each input's original width and height, None where it was rejected. numpy, not tensors: worker
-    processes then need no shared memory, of which containers give little.
+    `inputs` are the inputs' numbers, and `sizes` their original (width, height), None where one was rejected. The
+    pixels are no tensor, for worker processes pass tensors through shared memory, of which containers give little.
     """
 
     shard: int
@@ -44,7 +44,11 @@ class DecodedBatch:
 def decoded_batches(
     images: list[SourceImage], plan: Plan, pending: list[int], batch_size: int, workers: int | None
 ) -> Iterator[DecodedBatch]:
-    """Batches in the order of `pending`, none across two shards, decoded in worker processes."""
+    """The inputs of the shards numbered `pending`, in that order, decoded in `workers` processes (None: up to 4).
+
+    No batch spans two shards. `batch_size` is rounded up to a multiple of `plan.forward_batch`. Raises `UserError`
+    where the storage or the machine fails; an image file that cannot be decoded is rejected.
+    """
     size = -(-batch_size // plan.forward_batch) * plan.forward_batch
     batches = [
         (shard, inputs[start : start + size])
@@ -59,7 +63,7 @@ def decoded_batches(
 
 
 class _DecodedBatches(Dataset[DecodedBatch]):
-    """Element i is the decoded `batches[i]`, made wherever the DataLoader asks for it."""
+    """A dataset whose element i is the decoded `batches[i]`: the number of a shard, and the numbers of its inputs."""
 
     def __init__(self, images: list[SourceImage], batches: list[tuple[int, range]], resolution: int) -> None:
         self.images = images
@@ -96,7 +100,7 @@ def _decode(source: SourceImage) -> Image.Image:
 
 
 def _read(source: SourceImage) -> bytes:
-    """The file's bytes; `UserError` where the machine failed and not the file, which must not count as rejected."""
+    """The bytes of the image file; `UserError` where the machine is at fault, for which no input may be rejected."""
     try:
         return source.read()
     except (OSError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""The encoding job: images -> latent shards, split over processes, resumable, the same bytes whoever does the work."""
+"""The encoding job: images -> latent shards, split over processes, resumable, with the same bytes for any split."""
 
 import dataclasses
 import itertools
@@ -38,14 +38,17 @@ from latentdebias.shards.writer import ShardWriter
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A decoded batch and what the autoencoder is making, or has made, of its views."""
+    """A decoded batch and the autoencoder's output for its images and, with flips, for their mirror images.
+
+    On a GPU the output in `views` is there once the event `ready` has passed; on a CPU `ready` is None.
+    """
 
     decoded: DecodedBatch
     views: list[Tensor]
     ready: torch.cuda.Event | None
 
     def arrays(self) -> list[np.ndarray]:
-        """The views as arrays `(B, ...)`, once they are there."""
+        """The outputs as float32 arrays `(B, *plan.stored_shape)`, after waiting for a GPU to finish them."""
         if self.ready is not None:
             self.ready.synchronize()
         return [view.numpy() for view in self.views]
@@ -101,7 +104,10 @@ def encode_images(
 def _encoded(
     loader: Iterable[DecodedBatch], autoencoder: Autoencoder, plan: Plan, bar: "tqdm[Any]"
 ) -> Iterator[EncodedBatch]:
-    """Each batch once the next one is on its way through the autoencoder, which thus never waits for the writer."""
+    """The batches of `loader` with the autoencoder's output; `bar` shows the share of time spent waiting for images.
+
+    A batch is yielded after the next one was started, so that a GPU computes while the caller writes.
+    """
     waited, start = 0.0, time.perf_counter()
     previous: EncodedBatch | None = None
     batches = iter(loader)
@@ -154,12 +160,12 @@ def _plan(
 
 
 def _begin(out: Path, plan: Plan) -> None:
-    """Record the plan in an empty folder; in one that was begun before, insist on the same plan."""
+    """Write `plan` into the folder `out`; raises `UserError` where `out` was begun with another plan."""
     with write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     if not (out / PLAN).exists():
         write_json(out / PLAN, plan)
-    # Read back in any case: another rank may have begun at the same moment, with another listing.
+    # The plan is read back even if it was just written: another rank may have written its own at the same moment.
     old, new = dataclasses.asdict(read_plan(out)), dataclasses.asdict(plan)
     if differing := [name for name in new if old[name] != new[name]]:
         changes = "; ".join(f"{name} was {_short(old[name])} and is now {_short(new[name])}" for name in differing)
@@ -209,7 +215,7 @@ def _write_batch(batch: EncodedBatch, images: list[SourceImage], plan: Plan, wri
 
 
 def _start_encoding(batch: DecodedBatch, autoencoder: Autoencoder, plan: Plan) -> EncodedBatch:
-    """The batch and, where the plan has flips, its mirror images through the autoencoder; behind our back on a GPU."""
+    """Start encoding the images and, with flips, their mirror images; on a GPU this returns before the work is done."""
     images = torch.from_numpy(batch.pixels).to(autoencoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
     views = [_forward(view, autoencoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
     if autoencoder.device.type != "cuda":
@@ -223,7 +229,10 @@ def _start_encoding(batch: DecodedBatch, autoencoder: Autoencoder, plan: Plan) -
 
 
 def _forward(images: Tensor, autoencoder: Autoencoder, plan: Plan) -> Tensor:
-    """Values `(B, ...)` of images `(B, 3, H, W)`, `forward_batch` at a time; the last call is filled up with black."""
+    """The autoencoder's output `(B, *plan.stored_shape)` for images `(B, 3, H, W)` in [-1, 1].
+
+    Each call takes `plan.forward_batch` images, and the last one is filled up with zeros.
+    """
     parts = []
     for part in images.split(plan.forward_batch):
         padding = plan.forward_batch - len(part)
@@ -233,7 +242,7 @@ def _forward(images: Tensor, autoencoder: Autoencoder, plan: Plan) -> Tensor:
 
 
 def finalize(out: Path, plan: Plan) -> Manifest | None:
-    """Write and return the manifest if every shard of the plan is complete, else None."""
+    """Write and return the manifest if every shard is complete, else None; `UserError` if all inputs were rejected."""
     summaries: list[ShardSummary] = []
     for shard in range(plan.num_shards):
         summary = complete_summary(out, shard_name(shard))

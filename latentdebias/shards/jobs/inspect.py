@@ -15,13 +15,13 @@ RAREST = 3
 
 @dataclass(frozen=True)
 class ClassHistogram:
-    """Samples of each class, int64 `(num_classes,)`, and the classes' names (indices where a set has none)."""
+    """The number of samples of each class, int64 `(num_classes,)`, and the classes' names (else their indices)."""
 
     counts: np.ndarray
     names: list[str]
 
     def rarest(self, count: int = RAREST) -> list[tuple[str, int]]:
-        """The classes with the fewest samples, rarest first, and how many these are."""
+        """The `count` classes with the fewest samples, rarest first, each with its number of samples."""
         return [
             (self.names[label], int(self.counts[label])) for label in np.argsort(self.counts, kind="stable")[:count]
         ]
@@ -37,7 +37,7 @@ def class_histogram(shards: LatentShards) -> ClassHistogram | None:
 
 
 def source_names(shards: LatentShards, indices: np.ndarray) -> Iterator[str]:
-    """The inputs' names, as their `source` members say, of the samples `indices`, which ascend."""
+    """The names of the inputs that the samples `indices` were made from; `indices` must ascend."""
     for number, shard in enumerate(shards.manifest.shards):
         rows = shards.index[indices[shards.shard_of[indices] == number]]
         if len(rows):
@@ -47,7 +47,7 @@ def source_names(shards: LatentShards, indices: np.ndarray) -> Iterator[str]:
 
 
 def summary(manifest: Manifest, directory: Path) -> str:
-    """One line: what the set holds, and its latents' mean and standard deviation per channel."""
+    """One line that says what the set holds, and its latents' mean and standard deviation per channel."""
     mean, std = (", ".join(f"{x:.4f}" for x in row) for row in (manifest.latent_mean, manifest.latent_std))
     return (
         f"{manifest.count} images in {len(manifest.shards)} shards, {len(manifest.rejected)} rejected, "

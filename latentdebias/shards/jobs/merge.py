@@ -30,11 +30,12 @@ MAY_DIFFER = {"samples_per_shard", "num_inputs", "inputs_sha256"}
 
 
 def merge(out: Path, directories: list[Path]) -> Manifest:
-    """Make `out` of the shards of all `directories`, in that order and numbered anew; `UserError` before any write.
+    """Make the set `out` of the shards of all `directories`, in that order and numbered anew.
 
-    The tars and indexes are hard links where the file system allows, else copies; their bytes, and so the samples'
-    keys, stay. Two tars may thus hold equal keys: WebDataset tells them apart by their tar, and `LatentShards` reads
-    by offset. The sums for the statistics are added in the order of the shards.
+    The tars and indexes are hard links where the file system allows, else copies. Their bytes stay the same, and with
+    them the samples' keys: two tars may hold equal keys, which WebDataset tells apart by their tar, and `LatentShards`
+    reads by offset. Raises `UserError` before anything is written where a set is unfinished, is named twice or was
+    made with other settings.
     """
     _check_no_set_twice(directories)
     manifests = [LatentShards(directory).manifest for directory in directories]
@@ -82,7 +83,10 @@ def _check_same_settings(first: Path, expected: Manifest, directory: Path, found
 
 
 def _settings(manifest: Manifest) -> dict[str, object]:
-    """What must be equal, by field; an autoencoder's id is only where it was found, its sha256s say what it is."""
+    """Field -> value of the settings that merged sets must share.
+
+    The autoencoder's id is left out: it says where the autoencoder was found, and the sha256s say which one it is.
+    """
     fields = [field.name for field in dataclasses.fields(Plan) if field.name not in MAY_DIFFER]
     settings = {name: getattr(manifest, name) for name in fields if name != "autoencoder"}
     identity = {f"autoencoder.{name}": value for name, value in manifest.autoencoder.items() if name != "id"}
@@ -90,7 +94,7 @@ def _settings(manifest: Manifest) -> dict[str, object]:
 
 
 def _summary(directory: Path, record: ShardRecord) -> ShardSummary:
-    """The shard's summary, which alone holds its sums."""
+    """The summary of a shard, the only file with its sums; `UserError` where it is missing or not the manifest's."""
     summary = complete_summary(directory, record.name)
     if summary is None:
         raise UserError(
@@ -106,7 +110,7 @@ def _summary(directory: Path, record: ShardRecord) -> ShardSummary:
 
 
 def _adopt(directory: Path, summary: ShardSummary, out: Path, name: str) -> ShardSummary:
-    """Give the shard the name `name` in `out`: tar, index, and last the summary."""
+    """Link or copy a shard into `out` under the name `name`: the tar, the index, and last the summary."""
     _link_or_copy(tar_path(directory, summary.name), tar_path(out, name))
     _link_or_copy(index_path(directory, summary.name), index_path(out, name))
     adopted = dataclasses.replace(summary, name=name)
@@ -115,7 +119,7 @@ def _adopt(directory: Path, summary: ShardSummary, out: Path, name: str) -> Shar
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
-    # A link to the file itself: one to a symbolic link would break when the input moves.
+    # The link is made to the file itself: one to a symbolic link would break when the input moves.
     try:
         os.link(source.resolve(), target)
     except OSError:

@@ -1,4 +1,4 @@
-"""What merge and subset share: a new set that appears whole or not at all, and its plan and manifest."""
+"""What merge and subset share: a new set that appears whole or not at all, and its plan."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from latentdebias.shards.format import Manifest, Plan
 
 @contextmanager
 def new_set(out: Path) -> Iterator[Path]:
-    """An empty folder `out`.new to fill, which becomes `out` once the block has succeeded.
+    """A context that gives an empty folder `out`.new to fill, and renames it to `out` once the block has succeeded.
 
     `UserError` where `out` holds anything already, or a stopped run has left `out`.new behind.
     """
@@ -43,9 +43,9 @@ def plan_of_new_set(
     num_classes: int,
     class_names: list[str],
 ) -> Plan:
-    """The plan of a set whose samples come from sets like that of `manifest`.
+    """The plan of a set whose samples are taken from finished sets with the settings of `manifest`.
 
-    `made_from` is any JSON that tells the new set from others made the same way; its sha256 stands for the inputs'.
+    `made_from` is a JSON value that says which samples those are; its sha256 becomes the plan's `inputs_sha256`.
     """
     plan = Plan(**{field.name: getattr(manifest, field.name) for field in dataclasses.fields(Plan)})
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""How far a latent shard set is, from its files alone: nothing is asked of the processes that make it."""
+"""The progress of a latent shard set, read from its files alone, without asking the processes that make it."""
 
 import re
 import time
@@ -24,7 +24,7 @@ TEMPORARY = re.compile(r"(?P<shard>shard-\d+)\.tar\.(?P<host>.+)-(?P<pid>\d+)\.t
 
 @dataclass(frozen=True)
 class ShardInProgress:
-    """A tar that a process is writing, or that a killed one left; `seconds_since_write` tells the two apart."""
+    """A tar that a process is writing, or that a killed process left; `seconds_since_write` tells the two apart."""
 
     shard: str
     host: str
@@ -35,7 +35,7 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class SetStatus:
-    """`inputs_done` counts images and rejected inputs of complete shards.
+    """The progress of a shard set; `inputs_done` counts the images and rejected inputs of its complete shards.
 
     `inputs_per_second` and `seconds_left` are None where the set is finished or no shard is complete.
     """
@@ -96,9 +96,10 @@ def _running(directory: Path, plan: Plan) -> SetStatus:
 
 
 def _recent_rate(begun: float, completions: list[tuple[float, int]]) -> float | None:
-    """Inputs a second of the last shards to be completed, all processes together, pauses included.
+    """Inputs per second over the last `RECENT_SHARDS` completed shards, all processes together, pauses included.
 
-    `completions` are the time of a shard's summary and its inputs; `begun` is the time of the plan.
+    `completions` holds the time of each shard's summary and its number of inputs, and `begun` is the time of the
+    plan, both in seconds. None where no time has passed.
     """
     events = [(begun, 0), *sorted(completions)][-RECENT_SHARDS - 1 :]
     seconds = events[-1][0] - events[0][0]

@@ -20,9 +20,10 @@ from latentdebias.shards.writer import ShardWriter
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which samples to keep: those of `classes` (None: of all), and of these `num`, or `per_class` of each class.
+    """Which samples of a set to keep: all of `classes`, or `num` of these, or `per_class` of each class.
 
-    `classes` are names or, in a set without names, indices as text. What is drawn depends on `seed` alone.
+    `classes` are names or, in a set without names, indices as text; None means all classes. `seed` decides which of
+    the samples `num` and `per_class` choose.
     """
 
     classes: tuple[str, ...] | None = None
@@ -32,10 +33,11 @@ class Selection:
 
 
 def subset(out: Path, directory: Path, selection: Selection) -> Manifest:
-    """Make `out` of the selected samples, in their old order under new keys; `UserError` before any write.
+    """Make the set `out` of the selected samples of the set in `directory`, in their old order under new keys.
 
-    With `selection.classes` the labels become 0, 1, ... in the order of the old ones. A tar whose sha256 is not the
-    manifest's is refused, so that no damage is copied into a set that verifies.
+    With `selection.classes` the labels become 0, 1, ... in the order of the old ones. Raises `UserError` where the set
+    has no such samples, or the sha256 of a tar is not the manifest's, so that no damage is copied into a set that
+    verifies; `out` is not made then.
     """
     shards = LatentShards(directory)
     manifest = shards.manifest
@@ -79,7 +81,7 @@ def kept_classes(manifest: Manifest, selection: Selection) -> list[int]:
 
 
 def _choose(labels: np.ndarray, classes: list[int], manifest: Manifest, selection: Selection) -> np.ndarray:
-    """The numbers of the kept samples, ascending, int64."""
+    """The numbers of the samples to keep, ascending, int64 `(count,)`."""
     assert selection.num is None or selection.per_class is None, "num and per_class exclude one another"
     if selection.seed < 0:
         raise UserError(f"--seed {selection.seed} is negative; take any integer from 0 on.")
@@ -106,13 +108,13 @@ def _choose_per_class(
                 f"--per-class {per_class} is not to be had: class {name!r} holds {len(candidates)} samples. Ask "
                 f"for 1 to that many, or leave that class out with --classes."
             )
-        # Of its own for each class, so that a class's samples are the same whichever others are kept.
+        # Each class has a generator of its own, so that its samples are the same whichever other classes are kept.
         parts.append(np.random.default_rng((seed, label)).choice(candidates, per_class, replace=False))
     return np.sort(np.concatenate(parts))
 
 
 def _stored(shards: LatentShards, chosen: np.ndarray) -> Iterator[tuple[int, StoredSample]]:
-    """Label and content of the samples numbered `chosen`, which ascend, so that each tar is opened once."""
+    """Label and content of the samples numbered `chosen`, which must ascend: then each tar is opened once."""
     for number, shard in enumerate(shards.manifest.shards):
         rows = shards.index[chosen[shards.shard_of[chosen] == number]]
         if not len(rows):

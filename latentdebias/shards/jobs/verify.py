@@ -57,7 +57,7 @@ def _shard_faults(directory: Path, shard: ShardRecord, manifest: Manifest) -> It
 
 
 def _read_samples(path: Path) -> dict[str, dict[str, tuple[int, bytes]]]:
-    """Key -> extension -> offset and bytes of each member."""
+    """Sample key -> extension -> the byte of the tar at which a member's content begins, and that content."""
     samples: dict[str, dict[str, tuple[int, bytes]]] = defaultdict(dict)
     with tarfile.open(path, "r:") as tar:
         for member in tar:
