@@ -1,7 +1,7 @@
 """Latent-diffusion training for ViT/DiT backbones with debiased loss weighting.
 
-Importing the package imports neither torch nor timm: what it offers is imported when it is asked for. Its backbones
-(`dit_*`, `min_snr_vit_*`, `uvit_*`, `unet_*`, `ldm_unet`) are registered with timm when both packages are imported.
+Importing the package imports neither torch nor timm: a public name is imported where it is first used. The backbones
+(`dit_*`, `min_snr_vit_*`, `uvit_*`, `unet_*`, `ldm_unet`) are registered with timm once both packages are imported.
 """
 
 import importlib
@@ -25,7 +25,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name that has not been used yet (PEP 562)."""
+    """Import the public name `name` where it is used (PEP 562); any other name is an `AttributeError`."""
     if name == "backbones":
         return importlib.import_module("latentdebias.backbones")
     if name in _HOMES:

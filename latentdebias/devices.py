@@ -1,4 +1,4 @@
-"""The device that a command computes on, and what fp32 means there."""
+"""The device that a command computes on, and this process's share of the CPU cores."""
 
 import os
 
@@ -9,14 +9,14 @@ from latentdebias.errors import UserError
 
 
 def default_device(local_rank: int = 0) -> str:
-    """This process's GPU, counted around where there are fewer GPUs than processes; `cpu` where there is none."""
+    """The name of this process's device: GPU number `local_rank` modulo the number of GPUs, or `cpu` without a GPU."""
     return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
 
 
 def open_device(name: str | None) -> torch.device:
-    """The device `name`, tried out, or where it is None this process's `default_device`. From here on fp32 is no TF32.
+    """Open the device `name` (None: `default_device`), and turn TF32 off, so that fp32 is computed in full precision.
 
-    Raises `UserError` where torch has no such device.
+    One number is put on the device to see that it works. Raises `UserError` where torch cannot use the device.
     """
     name = name or default_device(distributed.local_rank())
     try:
@@ -24,7 +24,7 @@ def open_device(name: str | None) -> torch.device:
         torch.ones(1, device=device).item()
         if device.type == "cuda":
             torch.cuda.set_device(device)
-    # torch asserts on backends that it was built without.
+    # torch raises AssertionError for a kind of device that it was built without.
     except (RuntimeError, AssertionError) as error:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         reason = str(error).splitlines()[0].rstrip(".")
@@ -37,7 +37,10 @@ def open_device(name: str | None) -> torch.device:
 
 
 def share_cores() -> None:
-    """Divide the cores among this machine's processes: forwards that fight for them are many times slower."""
+    """Limit torch to this process's share of the machine's cores, unless OMP_NUM_THREADS is set.
+
+    Forward passes of several processes that compete for the same cores are many times slower.
+    """
     processes = distributed.local_world_size()
     if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

@@ -1,4 +1,4 @@
-"""Who we are among the processes of a run, as torchrun, deepspeed, mpirun and srun tell it."""
+"""The ranks of this process and the number of processes, as torchrun, deepspeed, mpirun and srun state them."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class _Place:
-    """What torch.distributed reads as RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE."""
+    """One process's place in a run; each field is the environment variable of that name in capitals."""
 
     rank: int
     world_size: int
@@ -36,9 +36,10 @@ def local_world_size() -> int:
 
 
 def export_launcher_variables() -> None:
-    """Set what torch.distributed reads: mpirun's or srun's numbers, or those of a world of one where there are none.
+    """Set the environment variables that torch.distributed reads, unless RANK is set already.
 
-    Under mpirun and srun MASTER_ADDR and MASTER_PORT are the user's to set; `KeyError` names the one that is missing.
+    They hold mpirun's or srun's numbers; without a launcher they describe a run of one process. Under mpirun and srun
+    the user sets MASTER_ADDR and MASTER_PORT; `KeyError` names the one that is missing.
     """
     if "RANK" in os.environ:
         return
@@ -59,18 +60,22 @@ def free_port() -> int:
 
 
 def _place() -> _Place:
-    """The innermost launcher's word: mpirun sets out through srun, torchrun and deepspeed are started by either."""
+    """This process's place as the launcher nearest to it states it.
+
+    mpirun may start its processes through srun, and either may start torchrun or deepspeed. So the variables of
+    torchrun and deepspeed are read first, then mpirun's, then srun's.
+    """
     given = os.environ
     if "RANK" in given or "WORLD_SIZE" in given:
-        # The deepspeed launcher says LOCAL_SIZE.
+        # The deepspeed launcher sets LOCAL_SIZE in place of LOCAL_WORLD_SIZE.
         local_world_size = given.get("LOCAL_WORLD_SIZE", given.get("LOCAL_SIZE", 1))
         numbers = [given.get("RANK", 0), given.get("WORLD_SIZE", 1), given.get("LOCAL_RANK", 0), local_world_size]
     elif "OMPI_COMM_WORLD_SIZE" in given:
         names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
         numbers = [given[f"OMPI_COMM_WORLD_{name}"] for name in names]
     elif "SLURM_STEP_NUM_TASKS" in given:
-        # A batch script has SLURM_NTASKS too, though nothing was launched there. SLURM_NTASKS_PER_NODE is what was
-        # asked for, if it was; GTIDS are the ranks on this node, such as "4,5,6,7".
+        # Not SLURM_NTASKS, which a batch script has too, where srun has launched nothing, and not
+        # SLURM_NTASKS_PER_NODE, which is set only on request. SLURM_GTIDS are this node's ranks, such as "4,5,6,7".
         on_this_node = given.get("SLURM_GTIDS", "0").split(",")
         numbers = [given["SLURM_PROCID"], given["SLURM_STEP_NUM_TASKS"], given["SLURM_LOCALID"], len(on_this_node)]
     else:

@@ -1,4 +1,7 @@
-"""The name under which exported folders know this package's diffusers classes; it stays wherever the classes move."""
+"""The import path by which exported folders name this package's diffusers classes.
+
+The classes are in `latentdebias.interop.diffusers`; this path must stay as it is, for exported folders contain it.
+"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all (a temporary name, fsync, rename), hashed, read as JSON, and locked."""
+"""Files: written completely or not at all (temporary name, fsync, rename), hashed, read as JSON, and locked."""
 
 import fcntl
 import hashlib
@@ -15,14 +15,17 @@ from latentdebias.errors import UserError
 
 
 def publish(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; `UserError` where it cannot be written."""
+    """Write `data` to the file `path` completely or not at all; raises `UserError` where it cannot be written."""
     with published(path) as file:
         file.write(data)
 
 
 @contextmanager
 def published(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which appears as `path` once the block has succeeded; a failed write is a `UserError`."""
+    """A context with a binary file to write, which appears as `path` once the block has succeeded.
+
+    If the block fails, `path` is what it was. A failed write raises `UserError`.
+    """
     temporary = temporary_path(path)
     with write_errors(path):
         try:
@@ -35,9 +38,9 @@ def published(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def published_folder(path: Path) -> Iterator[Path]:
-    """An empty folder `path`.new to fill; it takes the place of `path` once the block has succeeded.
+    """A context with an empty folder `path`.new to fill, which replaces `path` once the block has succeeded.
 
-    If the block fails, `path` is what it was. A failed write is a `UserError`.
+    If the block fails, `path` is what it was. A failed write raises `UserError`.
     """
     fresh, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
     with write_errors(path):
@@ -58,12 +61,15 @@ def published_folder(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` that no other process uses."""
+    """A file name in the folder of `path` that no other process uses: it contains the host name and the process id."""
     return path.with_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
 
 
 def rename_synced(file: BinaryIO, temporary: Path, path: Path) -> None:
-    """Rename `temporary`, open as `file`, once its bytes are on disk; then make the rename itself durable."""
+    """Rename `temporary`, which is open as `file`, to `path`, so that a power cut leaves the old file or the new one.
+
+    The bytes are synced to disk before the rename, and the folder after it.
+    """
     file.flush()
     os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -71,7 +77,7 @@ def rename_synced(file: BinaryIO, temporary: Path, path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the renames in a folder durable."""
+    """Sync a folder to disk, so that renames in it survive a power cut."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -100,9 +106,9 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
 
 
 def wait_for_lock(path: Path) -> TextIO:
-    """The file `path`, made if missing and open for appending, locked once no other process holds it.
+    """Wait until no other process locks the file `path`, lock it, and return it open for appending.
 
-    Closing the file, or the end of the process that opened it, releases the lock: a killed process leaves none.
+    A missing file is made. Closing the file releases the lock, and so does the end of the process, however it ends.
     """
     file = path.open("a+")
     fcntl.flock(file, fcntl.LOCK_EX)
@@ -110,7 +116,7 @@ def wait_for_lock(path: Path) -> TextIO:
 
 
 def try_lock(path: Path) -> TextIO | None:
-    """As `wait_for_lock`, but None where another process holds the lock at the moment."""
+    """Lock the file `path` without waiting and return it open for appending; None where another process locks it."""
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,7 +128,7 @@ def try_lock(path: Path) -> TextIO | None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write (disk full, no permission) into a `UserError`; what was published before stays."""
+    """A context that turns a failed write (disk full, no permission) into a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:

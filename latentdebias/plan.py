@@ -1,4 +1,4 @@
-"""What a run will cost, before there is a GPU or a shard: operations, memory, bytes and days."""
+"""What a run will cost in operations, memory, disk space and days; neither a GPU nor shards are needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ ADAM_MOMENTS = 2
 
 @dataclass(frozen=True)
 class DataSize:
-    """How large the shards of a run are, and where each of the two numbers was found.
+    """The size of a run's shards; `bytes_from` and `images_from` say in words where the two numbers were found.
 
-    `bytes_per_image` counts the mirrored view, the label and the file name of an image as well. `images` is None where
-    neither the set nor the config says it.
+    `bytes_per_image` includes the mirrored view, the label and the file name of an image. `images` is None where
+    neither the shards nor the config state it.
     """
 
     bytes_per_image: int
@@ -38,11 +38,11 @@ class DataSize:
 
 @dataclass(frozen=True)
 class StateBytes:
-    """Bytes of model states on one GPU at a ZeRO stage; activations are not among them.
+    """Bytes of weights, gradients and optimizer states on one GPU at a ZeRO stage; activations are not included.
 
-    `optimizer` holds what stages 1 to 3 divide first: fp32 masters, Adam's moments and the averages of the weights.
-    `buffers` are the largest that communication needs (stages 1, 2), or the gathered weights (stage 3).
-    `deepspeed` is the answer of DeepSpeed's own estimator, None at the stages that it has none for.
+    `optimizer` is fp32 master weights, Adam's moments and the averages of the weights, divided from stage 1 on.
+    `buffers` are the gradient buckets of communication (stages 1, 2), or the gathered weights (stage 3).
+    `deepspeed` is the estimate by DeepSpeed's own function, None at stages 0 and 1, which it does not cover.
     """
 
     stage: int
@@ -62,8 +62,8 @@ class StateBytes:
 class Plan:
     """What a run on `gpus` GPUs will cost; `micro_batch_size` is that of one GPU.
 
-    `flops` and `activations` are None for a backbone whose forward reads its numbers; `states` has
-    one entry a ZeRO stage, 0 to 3.
+    `flops` and `activations` are None for a backbone whose forward reads values of its tensors, as with `.item()`:
+    both are counted on tensors without values. `states` has one entry for each ZeRO stage, 0 to 3.
     """
 
     network: SizedBackbone
@@ -79,8 +79,8 @@ class Plan:
 def plan_run(config: RunConfig, gpus: int) -> Plan:
     """The cost of a run, from its config, and from its shards where they exist.
 
-    Raises `UserError` where the batch cannot be dealt to `gpus`, where neither config nor shards state the shapes, or
-    where the shards are not what the config says.
+    Raises `UserError` where the batch cannot be divided among `gpus` GPUs, where neither config nor shards state the
+    shape of the latents and the number of classes, or where the shards differ from what the config states.
     """
     manifest = _manifest(config)
     network = stated_network(config) or _network_of_set(config, manifest)
@@ -103,7 +103,7 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
 
 
 def _manifest(config: RunConfig) -> Manifest | None:
-    """The manifest of the run's shards; None where they are elsewhere, or not made yet."""
+    """The manifest of the run's shards; None where the shards are at a URL, or not made yet."""
     return open_shards(config).manifest if Path(config.data.shards, MANIFEST).is_file() else None
 
 
@@ -146,10 +146,10 @@ def _form(posterior: Posterior, dtype: StoredDtype, flips: bool) -> str:
 
 
 def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: Mapping[str, Any]) -> StateBytes:
-    """Model states of fp32 weights under AdamW with so many `averages` of them, none offloaded, divided as ZeRO does.
+    """Bytes of model states for fp32 weights under AdamW with `averages` averages of the weights, none offloaded.
 
     ZeRO: Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2.
-    Stage 0 updates the weights themselves, so it has no masters. `raw` are the run's raw DeepSpeed options.
+    Stage 0 updates the weights themselves, so it has no master copy. `raw` is the `deepspeed` section of the config.
     """
     count = sum(parameter.numel() for parameter in backbone.parameters())
     whole = FP32 * count
@@ -167,7 +167,7 @@ def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: 
 
 
 def _buffer_bytes(stage: int, count: int, zero: Mapping[str, Any]) -> int:
-    """Buckets that gradients are reduced in, two where communication overlaps; at stage 3 the weights in use."""
+    """Bytes of buffers: gradient buckets at stages 1 and 2, two if communication overlaps; gathered weights at 3."""
     if stage == 0:
         return 0
     if stage == 3:
@@ -176,5 +176,5 @@ def _buffer_bytes(stage: int, count: int, zero: Mapping[str, Any]) -> int:
 
 
 def training_days(flops_per_image: int, images: int, flops_per_second: float) -> float:
-    """Days that training on `images` images takes at a rate of `flops_per_second`."""
+    """Days that training on `images` images takes at `flops_per_second`; `flops_per_image` includes the backward."""
     return flops_per_image * images / flops_per_second / 86_400

@@ -1,4 +1,4 @@
-"""All that can be checked of a run before a process group starts; what is opened for that, the run goes on with."""
+"""The checks of a run that need no process group; what they open (shards, autoencoder, ...) is kept for the run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +45,10 @@ class Prepared:
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Open the run's data and check its config against it; `UserError` for whatever would end the run later."""
+    """Open a run's data, check its config against the data, print the model's size and make `run_dir`.
+
+    Raises `UserError` for whatever would end the run later.
+    """
     training = config.training
     check_deepspeed_options(config.deepspeed, training.compile)
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
@@ -97,7 +100,7 @@ def training_device() -> torch.device:
 
 
 def _loader(opened: Autoencoder, device: torch.device) -> Callable[[str], Autoencoder]:
-    """How a reference of latent shards gets its autoencoder: the run's own where it has the same id."""
+    """A function that loads an autoencoder by id or folder; for the id of `opened` it returns `opened` itself."""
 
     def load(id_or_dir: str) -> Autoencoder:
         return opened if id_or_dir == opened.identity.id else load_autoencoder(id_or_dir, device)
@@ -106,12 +109,12 @@ def _loader(opened: Autoencoder, device: torch.device) -> Callable[[str], Autoen
 
 
 def network_of(config: RunConfig, latent_shape: tuple[int, int, int], num_classes: int) -> SizedBackbone:
-    """The network of a run on such latents, answering in the channels that its variance calls for."""
+    """The network of a run on latents of shape (C, H, W), with the output channels that `diffusion.variance` needs."""
     return SizedBackbone(config.model, latent_shape, num_classes, config.diffusion.variance.outputs)
 
 
 def stated_network(config: RunConfig) -> SizedBackbone | None:
-    """The network for the shapes that the config states itself; None where it leaves one to the shards."""
+    """The network for the `latent_shape` and `num_classes` in the config; None where the config lacks one of them."""
     data = config.data
     if data.latent_shape is None or data.num_classes is None:
         return None
@@ -119,7 +122,10 @@ def stated_network(config: RunConfig) -> SizedBackbone | None:
 
 
 def describe_model(config: RunConfig, network: SizedBackbone) -> str:
-    """One line on the model, which is built on the meta device for it; `UserError` where it cannot be built."""
+    """One line with the model's name, parameters, latent shape and classes, from a build on the meta device.
+
+    Raises `UserError` where the model cannot be built, or cannot start from the weights of `init_from`.
+    """
     backbone = network.on_meta()
     if config.init_from is not None:
         check_initial_weights(backbone, config.init_from)
@@ -131,7 +137,7 @@ def describe_model(config: RunConfig, network: SizedBackbone) -> str:
 
 
 def check_times(config: RunConfig, diffusion: Diffusion) -> None:
-    """Raise `UserError` where the network looks times up in a table, and the schedule has times that it lacks."""
+    """Raise `UserError` where the network looks times up in a table, and the schedule has times outside the table."""
     times = diffusion.model_time(diffusion.schedule.grid())
     tabulated = getattr(config.model, "time_embedding", None) == "table"
     if tabulated and (times.min() < 0 or times.max() >= TableTime.ROWS):
@@ -142,7 +148,7 @@ def check_times(config: RunConfig, diffusion: Diffusion) -> None:
 
 
 def open_shards(config: RunConfig) -> TrainingSet:
-    """The shards of a run; `UserError` where they are missing, damaged, or not what the config says."""
+    """The shards of a run; `UserError` where they are missing, damaged, or differ from what the config states."""
     data = config.data
     shards = data.reader.open(data)
     manifest = shards.manifest
@@ -162,12 +168,12 @@ def open_shards(config: RunConfig) -> TrainingSet:
 
 
 def say(line: str) -> None:
-    """Print on rank 0."""
+    """Print `line` on rank 0 only."""
     if distributed.rank() == 0:
         print(line, flush=True)
 
 
 def load_autoencoder_of(shards: TrainingSet, device: torch.device) -> Autoencoder:
-    """The autoencoder that made the shards."""
+    """Load the autoencoder that encoded the shards onto `device`; `UserError` where another is found in its place."""
     made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
     return load_this_autoencoder(made_with, made_with.id, device)

@@ -1,4 +1,4 @@
-"""Registries: a name in the YAML -> a frozen dataclass, whose fields are its legal options."""
+"""Registries: each maps names in the YAML to frozen dataclasses, whose fields are the legal options."""
 
 import dataclasses
 import importlib
@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, tuple[type, dict[str, Any]]] = {}
 
     def register(self, name: str) -> Callable[[C], C]:
-        """Class decorator: make the dataclass below it available under `name`."""
+        """A class decorator that registers a dataclass under `name`."""
 
         def decorate(cls: C) -> C:
             assert dataclasses.is_dataclass(cls), f"{cls.__name__} is registered but is no dataclass"
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def newest_first(self) -> Iterator[T]:
-        """Every entry with its default options, the one registered last first."""
+        """Every entry, built with its default options, in the reverse order of registration."""
         return (self.build(name) for name in reversed(list(self._entries)))
 
     def class_of(self, name: str) -> type:
@@ -66,12 +66,12 @@ class Registry(Generic[T]):
     def part(self) -> pydantic.PlainValidator:
         """The annotation of a config field that holds a built entry: `Annotated[Weighting, WEIGHTINGS.part]`.
 
-        The field takes whatever `build` takes; what is wrong with it is an error that names the field's place.
+        The field accepts what `build` accepts; an error names the place of the field in the config.
         """
         return pydantic.PlainValidator(self.build)
 
     def build(self, spec: Spec | T) -> T:
-        """The object that `spec` describes; an object that is built already passes through."""
+        """The object that `spec` describes; an object that is built already is returned as it is."""
         if isinstance(spec, str):
             spec = {"name": spec}
         if not isinstance(spec, Mapping):
@@ -86,7 +86,10 @@ class Registry(Generic[T]):
         return cast(T, validate(cls, {**defaults, **fields}, f"{self.kind} {name!r}"))
 
     def name_of(self, built: T) -> str:
-        """The name that the class of `built` is registered under, which for a preset is what it is a preset of."""
+        """The name under which the class of `built` is registered: `dit` for an object built as `dit_xl_patch2`.
+
+        Raises `UserError` where the class is not registered.
+        """
         for name, (cls, _) in self._entries.items():
             if type(built) is cls:
                 return name
@@ -96,12 +99,12 @@ class Registry(Generic[T]):
         )
 
     def preset_of(self, built: T) -> str:
-        """The name of the preset that equals `built`; without one, `name_of(built)`."""
+        """The name of the preset that builds an object equal to `built`; `name_of(built)` where there is none."""
         presets = (name for name, (cls, fields) in self._entries.items() if fields and cls is type(built))
         return next((name for name in presets if self.build(name) == built), self.name_of(built))
 
     def spec_of(self, built: T) -> dict[str, Any]:
-        """The mapping that `build` would turn into `built` again: name and fields, as plain data."""
+        """The mapping from which `build` makes an object equal to `built`: name and all fields, as plain data."""
         return {"name": self.name_of(built), **_plain_fields(built)}
 
 
@@ -111,9 +114,9 @@ PLAIN_TYPES = (bool, int, float, list, tuple)
 def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "same") -> Any:
     """A field of a config section: its default, what it means, and whether a resumed run may change it.
 
-    `default` may be a class or a function, which is called for the default; `...` marks an option that has none.
-    The meaning is the comment beside the key in `configs/base.yaml`. A field that is "same" must be what the
-    checkpoint says.
+    `default` may be a class or a function, which is called to make the default; `...` marks an option without one.
+    The meaning is the comment beside the key in `configs/base.yaml`. With `on_resume` "same", a run resumes only where
+    the checkpoint has the same value; with "free", the value may change.
     """
     metadata = {"meaning": meaning, "on_resume": on_resume}
     if default is ...:
@@ -126,7 +129,7 @@ def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "sam
 def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Build the dataclass `cls` from plain `values`; `UserError` names the bad field and what is legal there.
 
-    A class may list keys of older versions as `moved = {"old_key": "new.key"}`, which the error then names.
+    A class may list keys of older versions as `moved = {"old_key": "new.key"}`: the error then names the new key.
     """
     try:
         return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(spelled_out(cls, values))
@@ -135,9 +138,10 @@ def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` of the dataclass `cls` with each number that stands for a whole option in full.
+    """`values` for the dataclass `cls`, with each shorthand for a section replaced by the section.
 
-    A dataclass with a `main_field` may be given as that field's value alone: `guidance: 2` is `guidance: {scale: 2}`.
+    A section whose dataclass has a `main_field` may be given as that field's value alone: `guidance: 2` means
+    `guidance: {scale: 2}`.
     """
     spelled = dict(values)
     for field in dataclasses.fields(cast(Any, cls)):
@@ -153,7 +157,7 @@ def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _forbid_unknown(cls: type[T]) -> type[T]:
-    """Mark `cls` and every dataclass inside it, so that pydantic refuses keys which are no fields."""
+    """Make pydantic refuse unknown keys in `cls` and in every dataclass among its fields; returns `cls`."""
     if "__pydantic_config__" not in vars(cls):
         cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
         for field in dataclasses.fields(cast(Any, cls)):
@@ -163,7 +167,7 @@ def _forbid_unknown(cls: type[T]) -> type[T]:
 
 
 def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
-    # A mistyped key is also a missing one: the typo is what to mend.
+    # A mistyped key may be an unknown key and a missing one: the message names the unknown one.
     first = min(error.errors(), key=lambda each: each["type"] == "missing")
     path = [str(part) for part in first["loc"]]
     place = ".".join(path)
@@ -185,7 +189,7 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as YAML and JSON hold it: dicts and lists all the way down, registered parts with their names."""
+    """`value` as plain data for YAML and JSON: nested dicts and lists, registered parts as dicts with their name."""
     if (registry := _REGISTRY_OF.get(type(value))) is not None:
         return registry.spec_of(value)
     if dataclasses.is_dataclass(value):
@@ -196,7 +200,7 @@ def plain(value: Any) -> Any:
 
 
 def brief(value: Any) -> Any:
-    """As `plain`, but a registered part is told by its name, and by the fields that are not at their defaults."""
+    """`value` as short plain data: a registered part is its name, with the fields that are not at their defaults."""
     if (registry := _REGISTRY_OF.get(type(value))) is not None:
         changed = {each.name: brief(getattr(value, each.name)) for each in _changed_fields(value)}
         name = registry.name_of(value)
@@ -221,7 +225,8 @@ def _plain_fields(built: Any) -> dict[str, Any]:
 def load_plugins(modules: Iterable[str]) -> None:
     """Import the modules that register a user's own parts, and every installed `latentdebias.plugins` entry point.
 
-    Modules are found as `python -m` would find them: in the working folder first.
+    Modules are found as `python -m` would find them: in the working folder first. Raises `UserError` for a module that
+    is not found.
     """
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

@@ -1,4 +1,4 @@
-"""Files at an address: folders, http(s) and s3, opened through fsspec; every other scheme is refused."""
+"""Reading files at an address, a path or an http(s) or s3 URL, through fsspec; other schemes are refused."""
 
 import re
 import shutil
@@ -31,7 +31,10 @@ def check_url(url: str) -> None:
 
 @contextmanager
 def open_url(url: str) -> Iterator[BinaryIO]:
-    """A stream of the bytes at `url`; what fails while it is open, opening included, is a `UserError` with `url`."""
+    """A context with a stream of the bytes at `url`.
+
+    Any failure while the stream is open, or while it is opened, is raised as a `UserError` that names `url`.
+    """
     check_url(url)
     check = f"the set it belongs to with: {command('encode')} verify DIRECTORY, where it was made"
     with _read_errors(url, check), fsspec.open(url, "rb") as file:
@@ -40,7 +43,10 @@ def open_url(url: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def open_seekable(url: str) -> Iterator[BinaryIO]:
-    """As `open_url`, a file to read here and there from front to back, which fetches `READ_AHEAD` bytes a request."""
+    """A context with a seekable file at `url`, meant for reading parts of it from front to back.
+
+    It fetches `READ_AHEAD` bytes (1 MiB) in a request. Any failure is raised as a `UserError` that names `url`.
+    """
     check_url(url)
     with _read_errors(url, CHECK_SERVER):
         file_system, path = fsspec.core.url_to_fs(url)
@@ -49,10 +55,10 @@ def open_seekable(url: str) -> Iterator[BinaryIO]:
 
 
 def read_range(url: str, offset: int, size: int) -> bytes:
-    """The bytes `offset .. offset + size` at `url`, in one request; `UserError` unless exactly those come."""
+    """The `size` bytes from byte `offset` on at `url`, in one request; `UserError` unless exactly so many come."""
     check_url(url)
     with _read_errors(url, CHECK_SERVER):
-        # Not kept from call to call: fsspec makes it once a process, and none may be used after a fork.
+        # The file system is not kept between calls: fsspec itself caches it, and it may not be used after a fork.
         file_system, path = fsspec.core.url_to_fs(url)
         data: bytes = file_system.cat_file(path, start=offset, end=offset + size)
         if len(data) != size:
@@ -62,7 +68,7 @@ def read_range(url: str, offset: int, size: int) -> bytes:
 
 @contextmanager
 def _read_errors(url: str, check: str) -> Iterator[None]:
-    """Turn whatever fails into a `UserError` that names `url` and says to `check` it."""
+    """A context that turns any failure into a `UserError`, which names `url` and tells the user to check `check`."""
     try:
         yield
     except UserError:
@@ -78,7 +84,7 @@ def _read_errors(url: str, check: str) -> Iterator[None]:
 
 
 def download(url: str, path: Path) -> None:
-    """Copy the file at `url` to `path`, whole or not at all."""
+    """Copy the file at `url` to `path` completely or not at all; raises `UserError` where that fails."""
     with open_url(url) as source, published(path) as target:
         shutil.copyfileobj(source, target, 1 << 20)
 

@@ -1,4 +1,4 @@
-"""A training run, from its config to its model directory: the only place that knows every room."""
+"""A training run, from its checked config to its model directory: the one module that connects all packages."""
 
 import functools
 import hashlib
@@ -55,13 +55,13 @@ CHECKPOINTS = "checkpoints"
 
 
 def check_exportable(config: RunConfig) -> None:
-    """Raise `UserError` where there is no run to export."""
+    """Raise `UserError` where `run_dir` has no folder of checkpoints to export from."""
     if not (Path(config.run_dir) / CHECKPOINTS).is_dir():
         raise UserError(f"{config.run_dir} has no checkpoint to export; train first, without --export.")
 
 
 class Run:
-    """A prepared training run, assembled under a started process group; `train` runs it to its end."""
+    """A prepared training run, which `train` runs to its end; made once the process group has started."""
 
     def __init__(self, prepared: Prepared) -> None:
         self.prepared, self.config = prepared, prepared.config
@@ -104,13 +104,17 @@ class Run:
     def train(self) -> TrainState:
         """Resume where there is a checkpoint, train to the last step, and export the model directory.
 
-        A signal or the end of the launcher stops it earlier, after a checkpoint; the answer's `stopped_by` says which.
+        A signal or the end of the launcher stops training earlier, after a checkpoint; `stopped_by` of the returned
+        state says which.
         """
         with run_lock(self.run_dir, self.engine.device):
             return self._train(self.checkpoints.resume(), self.config.training.steps)
 
     def export(self, average: str) -> None:
-        """Write the model directory of the newest checkpoint's `average`, without training."""
+        """Write the model directory with the average `average` of the newest checkpoint, without training.
+
+        Raises `UserError` where there is no checkpoint.
+        """
         with run_lock(self.run_dir, self.engine.device):
             step = self.checkpoints.resume()
             if step == 0:
@@ -138,9 +142,9 @@ class Run:
 
     @contextmanager
     def training(self, state: TrainState, last: int) -> Iterator[Callable[[int], None]]:
-        """Within the block the run is watched and logged, and the function given trains so many steps further.
+        """A context in which the run is watched and logged, with a function that trains a given number of steps.
 
-        They begin at `state.step` and may not go beyond the step `last`; after a stop the function does nothing.
+        The steps begin at `state.step` and may not go beyond step `last`; after a stop the function does nothing.
         """
         options, request, waited = self.config.training, StopRequest(), WaitClock()
         workload = self._workload()
@@ -198,7 +202,7 @@ class Run:
         return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
     def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
-        """What runs after every update, in this order: the run's own hooks, then the user's."""
+        """The hooks that are called after every update, in this order: the run's own, then the user's."""
         config, run = self.config, self._hook_context(log)
         hooks: list[Hook] = [
             # Before the checkpoint: a run killed between the two writes its snapshot again.
@@ -213,7 +217,8 @@ class Run:
         ]
         for every, use in uses:
             if every:
-                # They may take long, and nothing of them is needed to resume.
+                # Exports and drawing may take long, and a resumed run does not need them: not watched, and left out
+                # at the step at which the run stops.
                 average = WithAverage(self.state, run.average, every, None if log is None else use())
                 hooks.append(unless_stopped(watchdog.unwatched(average)))
         return [*hooks, *(watchdog.unwatched(hook.build(run)) for hook in config.hooks)]
@@ -269,7 +274,7 @@ class Run:
 
 
 def _data_identity(shards: TrainingSet, world_size: int) -> dict[str, Any]:
-    """What tells a checkpoint's samples from others, besides options: the data, and what decides its order."""
+    """What a checkpoint must agree with besides the options: the sha256 of the data, and what decides its order."""
     digests = "".join(shard.sha256 for shard in shards.manifest.shards)
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
     return {"data (sha256)": sha256, **shards.resume_settings(world_size)}

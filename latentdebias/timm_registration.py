@@ -1,4 +1,4 @@
-"""Registers the backbones with timm as soon as timm is imported, without importing it."""
+"""Registers the backbones with timm as soon as timm is imported, without importing timm itself."""
 
 import importlib
 import importlib.abc
@@ -9,10 +9,10 @@ from types import ModuleType
 
 
 def register_when_timm_is_imported() -> None:
-    """Import `latentdebias.backbones`, which registers with timm: now where timm is imported, else right after it is.
+    """Import `latentdebias.backbones`, which registers with timm: now if timm is imported already, else right after.
 
-    So `timm.create_model("dit_xl_patch2")` works whichever package is imported first, and a program that does not
-    use timm does not pay the seconds that it takes.
+    So `timm.create_model("dit_xl_patch2")` works whichever package is imported first, and a program without timm does
+    not spend the seconds that importing timm takes.
     """
     if "timm" in sys.modules:
         importlib.import_module("latentdebias.backbones")
@@ -21,7 +21,7 @@ def register_when_timm_is_imported() -> None:
 
 
 class _TimmFinder(importlib.abc.MetaPathFinder):
-    """Finds timm where the other finders do, and imports our backbones once timm has been executed."""
+    """An import hook that finds timm by the other finders, and imports our backbones once timm has been executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,4 +1,4 @@
-"""DataLoader workers: users' errors come out of them without a traceback, and they outlast their trainer's signals."""
+"""DataLoader workers: a `UserError` reaches the trainer without a traceback, and signals do not end workers early."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,10 @@ SECONDS_TO_OUTLAST = 30
 
 
 class ErrorsAsValues(Dataset[Any]):
-    """A map-style dataset whose `UserError`s are its values; anything else is raised as ever."""
+    """A map-style dataset that returns a `UserError` in place of the item; other exceptions are raised as usual.
+
+    A DataLoader would add the worker's traceback to an exception that is raised.
+    """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
@@ -30,7 +33,7 @@ class ErrorsAsValues(Dataset[Any]):
 
 
 def raised(items: Iterable[T | UserError]) -> Iterator[T]:
-    """The items of a loader over `ErrorsAsValues`; the first `UserError` among them is raised here."""
+    """The items of a DataLoader over `ErrorsAsValues`; raises the first `UserError` among them."""
     for item in items:
         if isinstance(item, UserError):
             raise item
@@ -38,7 +41,10 @@ def raised(items: Iterable[T | UserError]) -> Iterator[T]:
 
 
 def outlast_signals(worker_id: int) -> None:
-    """A `worker_init_fn`: the worker ends with its trainer; SIGTERM alone ends it only 30 seconds later."""
+    """A `worker_init_fn` of a DataLoader whose trainer still needs batches to reach a checkpoint after a signal.
+
+    The worker ignores SIGINT and SIGUSR1, and ends 30 seconds after SIGTERM, or earlier with its trainer.
+    """
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(SECONDS_TO_OUTLAST))

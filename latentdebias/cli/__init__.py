@@ -1,4 +1,4 @@
-"""The command `latentdebias`: one file a command, which parses its arguments and hands them on.
+"""The command `latentdebias`: one file for each command, which parses the arguments and calls `latentdebias.commands`.
 
 None of these files imports torch, or anything that does, before the arguments are parsed: `--help` answers at once.
 """
@@ -39,7 +39,7 @@ def start() -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Run the command that the first of `words` names with the others."""
+    """Run the command that the first of `words` names, with the other words as its arguments."""
     if words and words[0] in COMMANDS:
         importlib.import_module(f"latentdebias.cli.{words[0]}").main(words[1:])
         return
@@ -62,6 +62,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def listing(commands: Mapping[str, str]) -> str:
-    """Commands and what they do, a line each."""
+    """The part of a help text that lists commands with what they do, one in each line."""
     width = max(map(len, commands))
     return "commands:\n" + "\n".join(f"  {name:{width}s}  {what}" for name, what in commands.items())

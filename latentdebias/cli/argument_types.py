@@ -1,4 +1,7 @@
-"""What several commands' arguments share: types, whose ValueError argparse turns into a message, and `--imports`."""
+"""Types of arguments that several commands use, and the argument `--imports`.
+
+argparse turns a ValueError or ArgumentTypeError of a type into its own error message.
+"""
 
 import argparse
 from typing import Any
@@ -31,13 +34,13 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def add_imports_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--imports`, for commands that read no run config: what it names is imported before anything is built."""
+    """Add `--imports` to a command that reads no run config; its modules are imported before anything is built."""
     own = "modules of your own, found from this folder, that register autoencoders, image sources, metrics, ..."
     parser.add_argument("--imports", type=names, metavar="MODULE,...", help=own)
 
 
 def spec(text: str) -> str | dict[str, Any]:
-    """A registered part: its name, or a mapping as YAML writes it, {name: ddim, eta: 0.5}."""
+    """A registered part, given by its name or by a YAML mapping such as {name: ddim, eta: 0.5}."""
     import yaml
 
     try:

@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of encoding, each left out where it is not given: their defaults are those of `EncodeOptions`."""
+    """The options of encoding; the result lacks those that are not given, for `EncodeOptions` has the defaults."""
     parser = argparse.ArgumentParser(
         prog=command("encode"),
         description="Encode images into latent shards. The same command again resumes; under torchrun, deepspeed or "

@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--classes", metavar="3,7", help=classes)
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--per-class", type=positive, default=8, metavar="N", help="images of each class; default 8")
-    # The second name is for argparse in torchrun and deepspeed, which takes --num for a short form of its own options.
+    # --num-images is for use under torchrun and deepspeed, which take --num for a short form of their own options.
     num = "so many images over the classes, see --labels"
     amount.add_argument("--num", "--num-images", type=positive, metavar="N", help=num)
     labels = "how --num is spread: even, the classes in turn, or random, each image's class drawn from the seed"

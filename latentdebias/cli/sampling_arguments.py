@@ -7,7 +7,7 @@ from latentdebias.cli.argument_types import add_imports_argument, spec
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says how images are drawn; the defaults are those of `DrawOptions`, which the help only repeats."""
+    """Add the arguments that say how images are drawn; their defaults are those of `DrawOptions`."""
     samplers = "ddim, ddpm, dpmpp_2m, dpmpp_3m, euler, heun or unipc, or with options: '{name: ddim, eta: 0.5}'"
     parser.add_argument("--sampler", type=spec, metavar="NAME", help=f"{samplers}; default ddim")
     parser.add_argument("--steps", metavar="N", help="default 50")
@@ -23,7 +23,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says how the model is guided, besides the scale."""
+    """Add the arguments that say how the model is guided, except for the scale."""
     interval = "positions on the schedule, 0 data to 1 noise, between which guidance is on; default 0,1"
     parser.add_argument("--guidance-interval", type=_numbers, metavar="LOW,HIGH", help=interval)
     schedules = "constant, cosine or linear; default constant"
@@ -39,5 +39,5 @@ def add_guidance_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> list[str]:
-    """Numbers separated by commas, which are checked where the options are."""
+    """The texts between commas; `DrawOptions` checks that they are numbers."""
     return text.split(",")

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--config` and `--set`, which say what a run is."""
+    """Add `--config` and `--set`, which together give the config of a run."""
     config = "a path, or the name of a config that is shipped, such as digits_debias.yaml"
     parser.add_argument("--config", required=True, metavar="NAME_OR_PATH", help=config)
     overrides = "a key of the config to change, such as training.steps=1000; may be given often"

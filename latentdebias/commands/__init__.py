@@ -1,1 +1,1 @@
-"""What the commands do once their arguments are parsed: a function or a few for each command of `latentdebias.cli`."""
+"""What the commands of `latentdebias.cli` do once their arguments are parsed."""

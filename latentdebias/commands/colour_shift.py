@@ -70,7 +70,10 @@ def _reference(arguments: argparse.Namespace, resolution: int) -> FeatureSet:
 
 
 def _table(records: list[ProtocolRecord]) -> str:
-    """A row a number of steps: shifts in levels of 255, the spectrum's in dB, each with its 95% interval."""
+    """The table, with one row for each number of steps; each shift is followed by its 95% interval.
+
+    Shifts of colour are in levels of 0 to 255, the shift of the spectrum is in dB.
+    """
     lines = [f"{'steps':>6}" + "".join(f"{title:>28}" for title in COLUMNS.values())]
     for record in records:
         assert record.sampling is not None

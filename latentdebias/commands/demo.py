@@ -1,4 +1,4 @@
-"""`latentdebias demo`: the main job on real images, offline: encode, train, sample, evaluate."""
+"""`latentdebias demo`: encode, train, sample and evaluate the handwritten digits, offline."""
 
 import os
 import shlex
@@ -23,7 +23,7 @@ from latentdebias.evaluation.sources.shards import ShardImages
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.shards.reader import LatentShards
 
-# Else DeepSpeed warns twice that it found no accelerator.
+# Without DS_ACCELERATOR, DeepSpeed warns twice on a CPU that it found no accelerator.
 ENVIRONMENT = os.environ | ({} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"})
 NUM_SAMPLES = 898
 GUIDANCE = ["--guidance", "1.5", "--steps", "25", "--batch-size", "100"]
@@ -32,7 +32,7 @@ COLUMNS = {"fid": "FID", "kid": "KID", "class_accuracy": "class accuracy"}
 
 
 def demo(out: Path, config: str) -> None:
-    """Do the whole job in folder `out`, each step by the command that does it, and print scores and times."""
+    """Run each step of the demo in the folder `out` by its own command, and print the scores and times."""
     run_dir = out / Path(config).stem
     seconds: dict[str, float] = {}
     with timed("write", seconds):
@@ -60,12 +60,12 @@ def timed(name: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def run(name: str, *arguments: object) -> None:
-    """Show a command as it can be typed, and run it in a process of its own."""
+    """Print the command `name` as a user would type it, and run it in a process of its own."""
     execute(command(name), [sys.executable, "-m", f"latentdebias.cli.{name}"], *arguments)
 
 
 def launch(name: str, *arguments: object) -> None:
-    """Show a command under the deepspeed launcher, and run it so."""
+    """Print the command `name` as a user would type it under the deepspeed launcher, and run it there."""
     options = ["--num_gpus", "1", "--log_level", "error", "--module", f"latentdebias.cli.{name}"]
     shown = shlex.join(["deepspeed", *options])
     # The launcher by its module: its script need not be beside this interpreter.
@@ -73,7 +73,7 @@ def launch(name: str, *arguments: object) -> None:
 
 
 def execute(shown: str, start: list[str], *arguments: object) -> None:
-    """Run the words `start` with the arguments; `UserError` where that fails."""
+    """Print `shown` with the arguments, and run `start` with them; `UserError` where the exit code is not 0."""
     words = [str(argument) for argument in arguments]
     tqdm.write(f"\n$ {shown} {shlex.join(words)}", file=sys.stderr)
     if code := subprocess.run([*start, *words], check=False, env=ENVIRONMENT).returncode:
@@ -81,7 +81,10 @@ def execute(shown: str, start: list[str], *arguments: object) -> None:
 
 
 def score(out: Path) -> dict[str, dict[str, float]]:
-    """Samples, reconstructions and real digits, as many of each, against the same other half of the real digits."""
+    """The scores of samples, reconstructions and real digits, each against the same 899 real digits.
+
+    The reconstructions and real digits are those of the other 898, as many as there are samples.
+    """
     extractor = EXTRACTORS.build("digits").load()
     sources: dict[str, ImageSource] = {
         "real": FolderImages(str(out / "images"), digits.RESOLUTION),
@@ -91,7 +94,7 @@ def score(out: Path) -> dict[str, dict[str, float]]:
     sets = {
         name: extract(source, extractor, source.count, name, source.num_classes) for name, source in sources.items()
     }
-    # Every second image: all classes are in either half, though they stand in order.
+    # The images are ordered by class, so every second one is taken: both halves hold all classes.
     reference = sets["real"].part(slice(0, None, 2))
     compared = {
         "guided samples": sets["samples"],

@@ -1,4 +1,4 @@
-"""`latentdebias encode`: the encoding of images into latent shards, by the options given."""
+"""`latentdebias encode`: encode images into latent shards."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class EncodeOptions:
 
 
 def encode(config: str | None, given: dict[str, Any]) -> None:
-    """Encode by the options `given`, which win over those of the YAML file `config`, which win over the defaults."""
+    """Encode images; the options `given` win over those in the YAML file `config`, which win over the defaults."""
     values = {**(_read_config(config) if config else {}), **given}
     options = validate(EncodeOptions, values, f"the options of {command('encode')}")
     load_plugins(options.imports)
@@ -76,7 +76,7 @@ def encode(config: str | None, given: dict[str, Any]) -> None:
 def _read_config(path: str) -> dict[str, Any]:
     try:
         values = dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
-    # dict() raises the last two on what is no mapping, and the codec a ValueError on what is no text.
+    # dict() raises TypeError or ValueError where the YAML is no mapping, and decoding ValueError where it is no text.
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(
             f"--config {path!r} cannot be read as YAML ({error}). Write lines such as 'resolution: 256'."

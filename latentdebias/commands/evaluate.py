@@ -53,7 +53,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, FoundImages, SamplingProtocol]:
-    """What the model draws, as many of each class, and the reference at its resolution."""
+    """The images that the model draws, the reference at the model's resolution, and the settings of the drawing.
+
+    The classes have equally many images, or one apart.
+    """
     model, options = open_model(arguments)
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
@@ -66,7 +69,10 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
 def _found(
     arguments: argparse.Namespace, vae: LoadAutoencoder
 ) -> tuple[ImageSource, FoundImages, SamplingProtocol | None]:
-    """Images that exist, the reference at their resolution, and how `latentdebias sample` drew them, where it did."""
+    """The images of `--samples`, the reference at their resolution, and the settings of the drawing.
+
+    The settings are those that `latentdebias sample` recorded, None for other images.
+    """
     path, protocol = str(images_of(arguments.samples)), protocol_of(arguments.samples)
     resolution = resolution_of(path)
     samples = open_images(path, resolution, vae)
@@ -75,7 +81,10 @@ def _found(
 
 
 def _default_out(arguments: argparse.Namespace) -> Path:
-    """Beside a model directory, not in it: the next export replaces the directory with all it holds."""
+    """The path of the record where `--out` is not given.
+
+    It lies beside a model directory, not in it, because the next export replaces the directory with all its files.
+    """
     if arguments.model:
         model = arguments.model.absolute()
         return model.with_name(f"{model.name}.evaluation.json")

@@ -1,4 +1,4 @@
-"""What the arguments of `latentdebias.cli.sampling_arguments` describe: a model, how it draws, and which classes."""
+"""Opening the model, the draw options and the classes that arguments of `latentdebias.cli.sampling_arguments` name."""
 
 import argparse
 import dataclasses
@@ -13,7 +13,7 @@ GUIDANCE_FLAGS = ("interval", "schedule", "rule", "channels", "rescale")
 
 
 def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]:
-    """The model, and the options to draw from it; `UserError` where they are none, or do not suit the model."""
+    """Load the model and the options to draw from it; `UserError` for options that are bad or do not suit the model."""
     device = open_device(arguments.device)
     model = load_model(arguments.model, device)
     if arguments.autoguidance is not None:
@@ -24,7 +24,10 @@ def open_model(arguments: argparse.Namespace) -> tuple[LoadedModel, DrawOptions]
 
 
 def draw_options(arguments: argparse.Namespace, guided: bool) -> DrawOptions:
-    """The options that the flags give; without --guidance the scale is the usual one, or 1 unless `guided`."""
+    """The `DrawOptions` that the arguments give.
+
+    Without --guidance the scale is the default of `DrawOptions` for a model that can be guided, else 1.
+    """
     scale = DrawOptions().guidance.scale if guided else 1
     parts = {"scale": arguments.guidance, **{name: getattr(arguments, f"guidance_{name}") for name in GUIDANCE_FLAGS}}
     guidance = {"scale": scale, **{name: value for name, value in parts.items() if value is not None}}
@@ -34,7 +37,10 @@ def draw_options(arguments: argparse.Namespace, guided: bool) -> DrawOptions:
 
 
 def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
-    """Classes `3,7` by name, else by number; all of them by default, [0] of an unconditional model."""
+    """The numbers of the classes in a text such as "3,7", which holds class names or numbers.
+
+    Without a text they are all classes, or [0] for an unconditional model. Raises `UserError` for an unknown class.
+    """
     count, names = model.config.num_classes, model.config.class_names
     if text is None:
         return list(range(max(count, 1)))
@@ -44,7 +50,7 @@ def parse_classes(text: str | None, model: LoadedModel) -> list[int]:
 
 
 def _parse_class(text: str, count: int, names: list[str]) -> int:
-    # Names first: sorted as text, the folder "2" of twelve numbered ones is class 4.
+    # Names win over numbers: of twelve folders named by numbers, which are sorted as text, folder "2" is class 4.
     if text in names:
         return names.index(text)
     if text.isascii() and text.isdigit() and int(text) < count:

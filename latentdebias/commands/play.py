@@ -77,7 +77,7 @@ def open_player(directory: Path, vae: str | None, device: str | None) -> "Player
 
 @dataclass(frozen=True)
 class Player:
-    """Draws what the page's controls say."""
+    """The model behind the page, which draws images as the page's controls say."""
 
     directory: Path
     model: LoadedModel
@@ -104,11 +104,12 @@ class Player:
         steps: int,
         seed: int,
     ) -> tuple[Image.Image, Image.Image, str]:
-        """The grid, the trajectory's strip, and the command that draws both; `chosen` 0 is all classes, 1 class 0.
+        """Draw `count` images; returns their grid, the strip of their trajectory, and the command that draws the same.
 
-        Raises `UserError` as `latentdebias sample` does.
+        `chosen` is 0 for all classes, else the number of a class plus 1. `low` and `high` are the ends of the guidance
+        interval, from 0 (data) to 1 (noise). Raises `UserError` for bad options, as `latentdebias sample` does.
         """
-        # As text, which is how `latentdebias sample` gets them.
+        # Numbers as text, for `latentdebias sample` gets them from its command line as text, too.
         given: dict[str, Any] = {"sampler": sampler, "steps": str(steps), "seed": str(seed)}
         guided = {"scale": str(guidance), "interval": (str(low), str(high))}
         options = validate(DrawOptions, {**given, "guidance": guided}, "the page")
@@ -125,7 +126,7 @@ class Player:
         return grid_image(images, GRID_COLUMNS), trajectory.strip(self.sampler.pixels), sample_command(words)
 
     def _spelled(self, label: int) -> str:
-        """A class as `--classes` takes it, which is parted at commas."""
+        """A class as written in `--classes`: its name, or its number where the name has a comma."""
         name = self.classes[label]
         return str(label) if "," in name else name
 
@@ -145,7 +146,7 @@ def _suits(sampler: str, diffusion: Diffusion) -> bool:
 
 
 def build_page(player: Player) -> "gradio.Blocks":
-    """Controls on the left, what they draw on the right."""
+    """The Gradio page: controls on the left, the drawn images on the right."""
     gr = import_gradio()
     with gr.Blocks(title="latentdebias", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"### {html.escape(str(player.directory))}, step {player.model.config.step}")
@@ -164,7 +165,7 @@ def build_page(player: Player) -> "gradio.Blocks":
 
 
 def _controls(gr: Any, player: Player) -> list[Any]:
-    """The inputs of `Player.draw`, in its order."""
+    """The input components, one for each parameter of `Player.draw`, in the same order."""
     defaults = DrawOptions()
     guided = bool(player.classes)
     low, high = defaults.guidance.interval
@@ -182,13 +183,16 @@ def _controls(gr: Any, player: Player) -> list[Any]:
 
 
 def _picture(gr: Any, title: str, elem_id: str) -> Any:
-    # Its own label would lie on the picture.
+    # Gradio would put a label of the image itself on top of the picture.
     gr.Markdown(title)
     return gr.Image(show_label=False, format="png", buttons=["download", "fullscreen"], elem_id=elem_id)
 
 
 def _with_message(gr: Any, draw: Callable[..., tuple]) -> Callable[..., tuple]:
-    """`draw`, with the message of its `UserError` before what it returns, which is then nothing."""
+    """A function that returns the page's message box, then what `draw` returns.
+
+    The box is hidden; where `draw` raises `UserError`, it shows the message, and None stands for each of the others.
+    """
 
     def draw_or_say_why(*values: Any) -> tuple:
         try:

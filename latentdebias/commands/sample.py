@@ -79,7 +79,7 @@ def _write_strip(path: Path, trajectory: Trajectory, sampler: ImageSampler) -> N
 def _record(
     arguments: argparse.Namespace, config: ModelConfig, options: DrawOptions, classes: list[int], count: int
 ) -> dict[str, Any]:
-    """All that decides the bytes, and where the models were."""
+    """The record of the sample set: everything that decides its bytes, and the paths of the models."""
     weaker = arguments.autoguidance
     return {
         "format_version": FORMAT_VERSION,

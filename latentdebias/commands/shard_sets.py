@@ -1,4 +1,4 @@
-"""`latentdebias encode` for shard sets that exist: verify, status, finalize, inspect, merge and subset."""
+"""The subcommands of `latentdebias encode` for existing sets: verify, status, finalize, inspect, merge and subset."""
 
 import argparse
 import dataclasses
@@ -79,7 +79,7 @@ def _subset(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    # Here, because the evaluation's imports take seconds that no other of these commands needs.
+    # Imported here because the evaluation package takes seconds to import, and the other subcommands do not need it.
     from latentdebias.commands.inspect import inspect
 
     inspect(arguments)

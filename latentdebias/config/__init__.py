@@ -1,4 +1,4 @@
-"""The run config: typed, strict at every level, its sections holding built parts."""
+"""The run config: typed, with unknown keys refused at every level, and with its parts already built."""
 
 from latentdebias.config.loading import CONFIG_DIR, load_config
 from latentdebias.config.run_config import DiffusionOptions, RunConfig, write_config

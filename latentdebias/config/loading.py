@@ -29,7 +29,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def _imports(values: Mapping[str, Any], path: Path) -> list[str]:
-    """The modules that register a user's parts, which must be known before the sections that name the parts are."""
+    """The modules in `imports`, which are needed before the rest is validated: they register parts that it may name."""
     imports = values.get("imports") or []
     if not isinstance(imports, list) or not all(isinstance(module, str) for module in imports):
         raise UserError(f"`imports` in {path} is {imports!r}, and must be a list of modules, such as [my_parts].")
@@ -37,7 +37,10 @@ def _imports(values: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` over `base`, section by section; a part of another `name` takes nothing from the one it replaces."""
+    """`base` with `changes` applied, section by section.
+
+    A part with another `name` replaces the old part completely; with the same name, or none, it changes fields of it.
+    """
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
@@ -100,7 +103,7 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     owner: Any = values
     for section in sections:
         owner = owner.get(section) if isinstance(owner, Mapping) else owner
-    # `diffusion.weighting.gamma=3` over `weighting: min_snr` is a field of that part.
+    # With `weighting: min_snr` in the config, `--set diffusion.weighting.gamma=3` changes a field of min_snr.
     named = {"name": owner} if isinstance(owner, str) and last != "name" else {}
     change = {**named, last: change}
     for section in reversed(sections):

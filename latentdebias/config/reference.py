@@ -19,12 +19,12 @@ HEADER = """\
 # This file is written from the options' own definitions: python -m latentdebias.config.reference > configs/base.yaml
 """
 COLUMN, WIDTH = 32, 120
-# Of so many names the option's own words give the families.
+# More names than this are not listed: the option's own meaning then names the families.
 MANY = 16
 
 
 def reference() -> str:
-    """The whole file: the keys of a `RunConfig` in their order, with their defaults and meanings."""
+    """The text of `configs/base.yaml`: the keys of a `RunConfig` in their order, with their defaults and meanings."""
     blocks = [*_blocks(RunConfig(), "")]
     alone = [len(block) > 1 and not block[1].lstrip().startswith("#") for block in blocks]
     lines: list[str] = []
@@ -36,7 +36,7 @@ def reference() -> str:
 
 
 def _blocks(section: Any, indent: str) -> Iterator[list[str]]:
-    """The lines of each key of a section."""
+    """The lines of each key of a section, those of nested sections included."""
     for field in dataclasses.fields(section):
         value, meaning = getattr(section, field.name), _meaning(field)
         shown = _shown(field, value, whole=not indent)
@@ -51,7 +51,7 @@ def _blocks(section: Any, indent: str) -> Iterator[list[str]]:
 
 
 def _shown(field: "dataclasses.Field[Any]", value: Any, whole: bool) -> Any:
-    """A default as a person would write it: a part by its name, or `whole` with its fields."""
+    """A default as a person would write it: a part by its name, or, where `whole` is set, as a mapping."""
     registry = _registry(field.type)
     if registry is None or isinstance(value, list | tuple):
         return plain(value) if registry is None else [registry.preset_of(each) for each in value]
@@ -62,7 +62,7 @@ def _shown(field: "dataclasses.Field[Any]", value: Any, whole: bool) -> Any:
 
 
 def _meaning(field: "dataclasses.Field[Any]") -> str:
-    """What the comment says: the names that this package registers, where they are few, and the option's own words."""
+    """The comment of an option: the names that this package registers for it, unless they are many, and its meaning."""
     meaning, registry = str(field.metadata.get("meaning", "")), _registry(field.type)
     names = [] if registry is None else [name for name in registry.names() if _is_ours(registry.class_of(name))]
     return ";  ".join(part for part in (" | ".join(names) if len(names) <= MANY else "", meaning) if part)
@@ -73,7 +73,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def _registry(annotation: Any) -> Registry[Any] | None:
-    """The registry whose entries a field holds, one or a list of them; None of a plain option."""
+    """The registry whose entries a field of this type holds, one or a list of them; None for a plain option."""
     for each in (*getattr(annotation, "__metadata__", ()), *typing.get_args(annotation)):
         if isinstance(each, pydantic.PlainValidator):
             built_by = getattr(each.func, "__self__", None)
@@ -89,7 +89,7 @@ def _inline(value: Any) -> str:
 
 
 def _key(key: str, meaning: str) -> Iterator[str]:
-    """The key, and its meaning as a comment beside it, which goes on below."""
+    """The lines of a key: the key with its meaning as a comment beside it, and the rest of a long comment below."""
     if not meaning:
         yield key
         return

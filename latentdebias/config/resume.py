@@ -1,4 +1,4 @@
-"""What a checkpoint must agree with to be resumed: the options whose policy is "same", and the data."""
+"""What a run must have in common with a checkpoint to resume it: the options with `on_resume` "same", and the data."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -15,8 +15,8 @@ MISSING = "not set"
 class ResumeSettings:
     """The settings of a run that its checkpoints record, as flat `section.key: value`.
 
-    `extra` holds what is no option with the policy "same", such as the sha256 of the data. Settings named in
-    `may_change` may differ.
+    `extra` holds the recorded settings that are no options with `on_resume` "same", such as the sha256 of the data.
+    Settings named in `may_change` may differ from those of the checkpoint.
     """
 
     def __init__(self, config: RunConfig, extra: Mapping[str, Any], may_change: Collection[str] = ()) -> None:
@@ -25,9 +25,10 @@ class ResumeSettings:
         self.recorded: dict[str, Any] = {**_settings(config), **extra}
 
     def differences(self, saved: Mapping[str, Any], version: int) -> list[str]:
-        """Each setting that a checkpoint of format `version` recorded otherwise, in words.
+        """One line for each setting that differs from those `saved` in a checkpoint of format `version`.
 
-        A setting that it lacks had its default. Raises `UserError` for a setting that this version does not know.
+        An option that the checkpoint lacks is compared by its default. Raises `UserError` for an option that this
+        version of the package does not know.
         """
         options = {name: value for name, value in saved.items() if _is_option(name)}
         theirs = {
@@ -39,7 +40,10 @@ class ResumeSettings:
         return [line for pair in pairs for line in self._compared(*pair)]
 
     def _compared(self, name: str, there: Any, now: Any) -> list[str]:
-        """In words how a setting differs, field by field where both are parts of one name; empty where it does not."""
+        """Lines on how the setting `name` differs between the checkpoint (`there`) and this run (`now`).
+
+        Two parts of the same name are compared field by field. There are no lines where nothing differs.
+        """
         if there == now or name in self.may_change:
             return []
         if isinstance(there, dict) and isinstance(now, dict):
@@ -62,7 +66,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
 
 
 def _is_option(name: str) -> bool:
-    """Whether `section.key` is an option whose policy is "same", or one that this version does not know."""
+    """Whether `section.key` is an option with `on_resume` "same", or an option that this version does not know."""
     section, _, key = name.partition(".")
     default = getattr(RunConfig(), section, None)
     if default is None or not key or "." in key:
@@ -71,7 +75,10 @@ def _is_option(name: str) -> bool:
 
 
 def _config_of(flat: Mapping[str, Any], version: int) -> RunConfig:
-    """A config with these settings, which format `version` states, and otherwise the defaults."""
+    """The config with the settings `flat` of a checkpoint of format `version`, and defaults for all others.
+
+    Raises `UserError` where this version of the package does not know a setting.
+    """
     sections: dict[str, dict[str, Any]] = {}
     for name, value in flat.items():
         section, key = name.split(".", 1)

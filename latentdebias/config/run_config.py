@@ -1,4 +1,4 @@
-"""What a run config says: every section, and every option that no room above owns."""
+"""The run config: a field for every section, and the options that belong to no other package."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ class DiffusionOptions:
     )
 
     def build(self) -> Diffusion:
-        """The process made of these parts; `UserError` where two of them cannot go together."""
+        """The `Diffusion` made of these parts; `UserError` where two of them cannot go together."""
         return Diffusion(self.schedule, self.target, self.weighting, self.timesteps, self.variance)
 
 
@@ -111,7 +111,7 @@ class RunConfig:
 
     @property
     def model_name(self) -> str:
-        """The name of the model, that of a preset where it is exactly one."""
+        """The name of the model: that of the preset which equals it, or else of its family."""
         return BACKBONES.preset_of(self.model)
 
 

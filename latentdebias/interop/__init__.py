@@ -1,1 +1,1 @@
-"""Other people's files: published checkpoints in, diffusers in and out, the hub."""
+"""Import of published checkpoints, import and export of diffusers folders, upload to the Hugging Face hub."""

@@ -19,9 +19,10 @@ MODEL_FOLDER = "latentdebias"
 
 
 def push_to_hub(model_dir: Path, repo: str, vae: str | None, manifest: Path | None, evaluation: Path | None) -> str:
-    """Create `repo` where it is new, upload the model in one commit, and return the address.
+    """Upload a model to the hub repository `repo` (OWNER/NAME) in one commit, and return the repository's address.
 
-    The diffusers folder lies at the top, the model directory under `latentdebias/`. `evaluation` defaults to the file
+    A new repository is created. The diffusers folder lies at its top, the model directory under `latentdebias/`. For
+    the card, `manifest` is the training data's manifest.json, and `evaluation` a file with scores, by default the one
     that the command `evaluate` writes beside the model. Raises `UserError` where the model cannot be exported, or the
     hub refuses.
     """
@@ -41,7 +42,10 @@ def push_to_hub(model_dir: Path, repo: str, vae: str | None, manifest: Path | No
 
 
 def ship_transformer_code(folder: Path) -> None:
-    """Put the transformer's code beside its weights, so that the folder needs diffusers alone, and trust in it."""
+    """Copy the file of `PublishedDiTTransformer2DModel` beside its weights in an exported folder.
+
+    diffusers then loads the folder without this package, with `trust_remote_code=True`.
+    """
     source = Path(dit_transformer.__file__)
     publish(folder / "transformer" / source.name, source.read_bytes())
     index = json.loads((folder / MODEL_INDEX).read_text())

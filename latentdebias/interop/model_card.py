@@ -65,7 +65,7 @@ def model_card(
     manifest: dict[str, Any] | None,
     evaluation: dict[str, Any] | None,
 ) -> str:
-    """The card's text; `manifest` and `evaluation` are the parsed manifest.json and evaluation.json, or None."""
+    """The text of the card; `manifest` and `evaluation` are the parsed manifest.json and evaluation.json, or None."""
     return CARD.format(
         tag="unconditional-image-generation" if config.num_classes == 0 else "image-generation",
         name=repo.split("/")[-1],
@@ -82,7 +82,7 @@ def model_card(
 
 
 def read_facts(path: Path | None, keys: set[str]) -> dict[str, Any] | None:
-    """What a JSON file with these keys holds, None without a path; `UserError` where it is missing or another one."""
+    """The object in a JSON file, None without a path; `UserError` where the file is missing or lacks one of `keys`."""
     if path is None:
         return None
     facts = read_json(path, "Name a file that latentdebias wrote.")

@@ -1,4 +1,4 @@
-"""`latentdebias bench`: rates of the project's parts on this machine, each beside what one would write without it."""
+"""`latentdebias bench`: the speed of the project's parts on this machine, each beside code written without them."""
 
 import argparse
 from collections.abc import Callable

@@ -28,7 +28,7 @@ WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
 
 
 def bench_data(options: argparse.Namespace) -> None:
-    """Print samples a CPU second for each reader over the same random latents (fp16, 4x32x32), twice read."""
+    """Print how many samples each reader reads in a CPU second, from the same random latents (4, 32, 32) in fp16."""
     num = options.num
     with tempfile.TemporaryDirectory() as folder:
         shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
@@ -52,9 +52,10 @@ def bench_data(options: argparse.Namespace) -> None:
 
 
 def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:
-    """Samples a CPU second of the second of two passes; a reader may leave out less than one batch.
+    """Samples read in a CPU second, in the second of two passes; a pass may leave out less than one batch.
 
-    With the files cached nothing waits; what else the machine does changes CPU seconds less than the clock.
+    After the first pass the files are cached, so that reading waits for no disk. Other processes of the machine disturb
+    CPU seconds less than seconds by the clock.
     """
     sum(read())
     start = time.process_time()
@@ -81,14 +82,14 @@ def _write_tensors(directory: Path, arrays: Path, num: int) -> None:
 
 
 def _read_samples(data: DataOptions) -> Iterator[int]:
-    """Stored values and labels, as they are in the shards."""
+    """Read stored values and labels as they are in the shards; yields the number of samples at a time."""
     shards, plan = data.reader.open(data), plan_batches(0, BATCH, None, 0, 1)
     for views in shards.samples(plan, range(shards.manifest.count // BATCH)):
         yield len(views(np.zeros(BATCH, bool))[0])
 
 
 def _read_batches(data: DataOptions) -> Iterator[int]:
-    """Whole training batches, which draw 8,192 normal numbers a sample."""
+    """Read whole training batches, for which 8,192 normal numbers are drawn for each sample; yields their sizes."""
     shards, plan = data.reader.open(data), plan_batches(0, BATCH, None, 0, 1)
     normalization = LatentNormalization((0.0,) * LATENT_SHAPE[0], (1.0,) * LATENT_SHAPE[0])
     for batch in LatentBatches(shards, plan, data, normalization).of(range(shards.manifest.count // BATCH)):

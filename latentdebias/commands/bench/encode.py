@@ -22,7 +22,7 @@ SOURCE_SIZE = (500, 375)
 
 
 def bench_encode(options: argparse.Namespace) -> None:
-    """Print images/s of both over the same number of images, and their ratio; the bare one runs before and after."""
+    """Print images/s of the bare autoencoder, before and after the job, those of the whole job, and their ratio."""
     device = open_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         autoencoder = random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
@@ -46,7 +46,7 @@ def bench_encode(options: argparse.Namespace) -> None:
 
 
 def random_sd(folder: Path, device: torch.device) -> Autoencoder:
-    """Stable Diffusion's autoencoder with random weights, by way of `folder`."""
+    """Stable Diffusion's autoencoder with random weights, saved in `folder` and loaded from there."""
     AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
@@ -58,7 +58,7 @@ def random_sd(folder: Path, device: torch.device) -> Autoencoder:
 
 
 def _write_images(folder: Path, num: int) -> None:
-    """Smooth noise: JPEG files of a photograph's size and decoding time."""
+    """Write JPEG files of smooth noise, with the size and decoding time of a photograph."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for index in tqdm(range(num), desc="write", leave=False):
@@ -67,9 +67,9 @@ def _write_images(folder: Path, num: int) -> None:
 
 
 def _bare(autoencoder: Autoencoder, resolution: int, num: int) -> float:
-    """Images/s of the autoencoder alone, over `num` images or the next whole batch."""
+    """Images/s of the autoencoder alone, over `num` images rounded up to whole batches."""
     images = torch.rand(FORWARD_BATCH, 3, resolution, resolution, device=autoencoder.device) * 2 - 1
-    # As the job lays images out, which is the faster way on a CPU.
+    # The encoding job uses this memory format too, because it is faster on a CPU.
     images = images.contiguous(memory_format=torch.channels_last)
     batches = -(-num // FORWARD_BATCH)
     start = time.perf_counter()

@@ -28,7 +28,10 @@ NUM_CLASSES = 1000
 
 @dataclass(frozen=True)
 class PlainLoop:
-    """Guided DDIM with two passes a step, a value read back for the bar at each, and decoding after the last one."""
+    """Guided DDIM as a plain script does it, for comparison.
+
+    Each step takes two forward passes and reads one value back for the progress bar; decoding follows the last step.
+    """
 
     sampler: ImageSampler
     options: DrawOptions
@@ -57,7 +60,7 @@ class PlainLoop:
 
 
 def bench_sample(options: argparse.Namespace) -> None:
-    """Print images/s of each way, medians over the rounds, and their ratios to the plain loop."""
+    """Print images/s of the plain loop and of this package's sampler, medians over the rounds, and their ratio."""
     device = open_device(options.device)
     drawing = DrawOptions(steps=options.steps, batch_size=options.batch_size, precision=options.precision)
     labels = labels_in_turn(list(range(NUM_CLASSES)), options.num)

@@ -16,7 +16,10 @@ SAMPLES_PER_SHARD = 4096
 
 
 def write_random_shards(directory: Path, num: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Write `num` samples; yields each one's number and moments `(2C, h, w)` fp16. Complete once it is exhausted."""
+    """Write `num` samples, and yield the number and the moments (2C, H, W), fp16, of each.
+
+    The set is complete once the iterator is exhausted.
+    """
     channels, height, width = LATENT_SHAPE
     plan = Plan(
         autoencoder={"id": "random"},

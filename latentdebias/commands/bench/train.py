@@ -25,14 +25,14 @@ WARM_UP = 1
 
 @dataclass(frozen=True)
 class Elapsed:
-    """Seconds of one segment."""
+    """Seconds that one segment took, by the clock and in CPU time of this process."""
 
     wall: float
     cpu: float
 
 
 def bench_train(options: argparse.Namespace) -> None:
-    """Print seconds a step of both and their ratio, by the clock and by this process's CPU time."""
+    """Print the seconds of a step of the training loop and of a bare step, and their ratio, by clock and CPU time."""
     options.precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
     with tempfile.TemporaryDirectory() as folder:
         deque(write_random_shards(Path(folder, "shards"), SAMPLES), maxlen=0)
@@ -66,7 +66,7 @@ def _overrides(options: argparse.Namespace, folder: Path) -> list[str]:
         "model.name": options.model,
         "training.batch_size": options.batch_size,
         "training.precision": options.precision,
-        # One more than are run: at the last one a run saves a checkpoint.
+        # One step more than the benchmark runs: at its last step a run saves a checkpoint.
         "training.steps": WARM_UP + options.segments * options.steps + 1,
         "training.log_every": options.steps,
         "deepspeed.zero_optimization.stage": 0,
@@ -83,7 +83,7 @@ def _time_in_turns(run: Run, config: RunConfig, options: argparse.Namespace) -> 
         bare_steps(WARM_UP)
         turns = [(whole_steps, loop), (bare_steps, bare)]
         for segment in tqdm(range(options.segments), desc="pairs", leave=False):
-            # Which goes first alternates, so that a machine that slows down or speeds up favours neither.
+            # Loop and bare steps go first in turns, so that a machine that slows down or speeds up favours neither.
             for steps, seconds in turns if segment % 2 else reversed(turns):
                 seconds.append(_time(steps, options.steps, run.engine.device))
     return loop, bare
@@ -103,7 +103,10 @@ def _wait_for(device: torch.device) -> None:
 
 
 def _bare(run: Run, config: RunConfig) -> Callable[[int], None]:
-    """Steps of a model, a batch and an AdamW of its own: no data, average, log, weighting or DeepSpeed."""
+    """A function that runs a number of bare training steps: forward, backward, clipping and AdamW on one fixed batch.
+
+    Its model has the architecture of the run's. There is no data loading, average, log, weighting or DeepSpeed.
+    """
     channels, side, _ = LATENT_SHAPE
     device, size = run.engine.device, config.training.batch_size
     backbone = config.model.build(side, channels, NUM_CLASSES).to(device)

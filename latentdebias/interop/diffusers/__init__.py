@@ -1,6 +1,6 @@
-"""Models of diffusers, in and out."""
+"""Import and export of diffusers folders."""
 
-# diffusers resolves a component of another package only where its module has been imported already.
+# diffusers finds a component's class in another package only where the class's module has been imported already.
 from latentdebias.interop.diffusers import dit_transformer
 
 __all__ = ["dit_transformer"]

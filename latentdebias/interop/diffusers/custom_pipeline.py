@@ -1,4 +1,4 @@
-"""Any model of ours as a diffusers pipeline, for what diffusers has no pipeline of its own."""
+"""A diffusers pipeline for any model of this package; models that fit diffusers' `DiTPipeline` do not need it."""
 
 import dataclasses
 from typing import Any
@@ -29,7 +29,7 @@ __all__ = ["LatentDebiasPipeline"]
 
 
 class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """A network of ours as a diffusers model; `model` is the config of its model directory as plain data."""
+    """A backbone of this package as a diffusers model; `model` is its `ModelConfig` as plain data."""
 
     @register_to_config
     def __init__(self, model: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Denoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
 
 class LatentDebiasPipeline(DiffusionPipeline):
-    """Draws what the command `sample` draws; `vae` is None for models of pixels."""
+    """A pipeline that draws the same images as the command `sample`; `vae` is None for models of pixels."""
 
     model_cpu_offload_seq: Any = "denoiser->vae"
     _optional_components: Any = ("vae",)
@@ -67,10 +67,11 @@ class LatentDebiasPipeline(DiffusionPipeline):
         seed: int = 0,
         output_type: str = "pil",
     ) -> ImagePipelineOutput:
-        """Images for `class_labels` (0 for each of an unconditional model), image i a function of (seed, i) alone.
+        """Draw one image for each of `class_labels`, which are all 0 for an unconditional model.
 
-        `guidance_scale` is 1.5 by default, and none for a model without classes. `output_type` is pil, np
-        `(N, H, W, 3)` or pt `(N, 3, H, W)`, in [0, 1]. Raises `UserError` for bad options.
+        The noise of image i depends on `seed` and i alone. `guidance_scale` is 1.5 by default, and 1, which is no
+        guidance, for a model without classes. The images are PIL images for `output_type` "pil", and fp32 in [0, 1]
+        for "np" (B, H, W, 3) and "pt" (B, 3, H, W). Raises `UserError` for bad options.
         """
         config = self.denoiser.model_config
         if guidance_scale is None:

@@ -11,12 +11,13 @@ __all__ = ["ModelMixin", "PublishedDiTTransformer2DModel"]
 
 
 class PublishedDiTTransformer2DModel(DiTTransformer2DModel):
-    """A `DiTTransformer2DModel` whose sinusoid of time has the frequencies 10000^(-i / 128), i < 128.
+    """A `DiTTransformer2DModel` whose time embedding has the frequencies 10000^(-i / 128), 0 <= i < 128.
 
-    diffusers' own has 10000^(-i / 127), which no weights can make up for. The two have the same parameters and config.
+    diffusers' own class has 10000^(-i / 127), which no weights can make up for. Both classes have the same parameters
+    and config.
     """
 
-    # The signature is diffusers' own, from which it reads what belongs into the config.
+    # diffusers reads the names of the config's entries from this signature, so it must be that of its own class.
     @functools.wraps(DiTTransformer2DModel.__init__)  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

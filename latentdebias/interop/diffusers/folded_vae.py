@@ -1,4 +1,7 @@
-"""An autoencoder whose latents are those of a model: normalisation folded into its outermost convolutions, exactly."""
+"""Autoencoders for diffusers that encode to a model's normalised latents, and decode from them.
+
+The normalisation is folded into the 1x1 convolutions next to the latents, which changes no result.
+"""
 
 from typing import Any
 
@@ -10,10 +13,11 @@ from latentdebias.batches.normalization import LatentNormalization
 
 
 def fold_normalization(vae: AutoencoderKL, normalization: LatentNormalization) -> AutoencoderKL:
-    """A copy of `vae` that encodes to and decodes from normalised latents, with scaling factor 1.
+    """A copy of `vae` that encodes to and decodes from normalised latents (z - mean) / std, with scaling factor 1.
 
-    decode(z) is the old decode(std z + mean), and encode the inverse: both sides have a 1x1 convolution next to the
-    latents (it is added where the autoencoder was built without), and a linear map of channels is one more of those.
+    decode(z) is the old decode(std z + mean), and encode its inverse. Encoder and decoder each have a 1x1 convolution
+    next to the latents (one is added where `vae` was built without), and the normalisation, an affine map of each
+    channel, is multiplied into it.
     """
     config = {name: value for name, value in vae.config.items() if not name.startswith("_")}
     changes = {"scaling_factor": 1.0, "shift_factor": None, "use_quant_conv": True, "use_post_quant_conv": True}
@@ -25,7 +29,7 @@ def fold_normalization(vae: AutoencoderKL, normalization: LatentNormalization) -
         weight = before.weight.double()
         folded.post_quant_conv.weight.copy_(weight * std.double().view(1, -1, 1, 1))
         folded.post_quant_conv.bias.copy_(before.bias.double() + weight[..., 0, 0] @ mean.double())
-        # Moments are mean and log-variance: the one moves and shrinks, the other loses log std^2.
+        # The encoder gives mean and log-variance: (mean - normalization.mean) / std, and log-variance - log std^2.
         after: Any = vae.quant_conv or _identity(2 * len(mean))
         shrink, move = torch.cat([1 / std, torch.ones_like(std)]), torch.cat([-mean / std, -2 * std.log()])
         folded.quant_conv.weight.copy_(after.weight * shrink.view(-1, 1, 1, 1))
@@ -34,13 +38,13 @@ def fold_normalization(vae: AutoencoderKL, normalization: LatentNormalization) -
 
 
 def with_scaling_factor(vae: AutoencoderKL, scaling_factor: float) -> AutoencoderKL:
-    """`vae` itself, with a scaling factor that a pipeline divides latents by."""
+    """Set the scaling factor of `vae`, by which a pipeline divides latents before decoding, and return `vae`."""
     vae.register_to_config(scaling_factor=scaling_factor, shift_factor=None)
     return vae
 
 
 def is_one_scale(normalization: LatentNormalization) -> bool:
-    """Whether a scaling factor alone can express it."""
+    """Whether a scaling factor alone can express the normalisation: mean 0, and one std for all channels."""
     return not any(normalization.mean) and len(set(normalization.std)) == 1
 
 

@@ -1,7 +1,7 @@
-"""DiT's parameter names in `diffusers.DiTTransformer2DModel`, both ways.
+"""Renaming of parameters between our DiT and `diffusers.DiTTransformer2DModel`, in both directions.
 
-There every block has time and class embeddings of its own, with the same weights, and attention has three projections
-where DiT has one. The position embedding is computed, not stored.
+In diffusers every block has time and class embeddings of its own, all with the same weights, and attention has three
+projections (q, k, v) where DiT has one. diffusers computes the position embedding, and does not store it.
 """
 
 import re
@@ -31,12 +31,12 @@ EMBEDDINGS = {
 }
 EMBEDDER = "transformer_blocks.*.norm1.emb"
 POSITIONS = "pos_embed"
-# A buffer that older versions stored.
+# A buffer that older versions of diffusers stored.
 THEIR_POSITIONS = "pos_embed.pos_embed"
 
 
 def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights under diffusers' names; `pos_embed` is left out."""
+    """The weights of our DiT under diffusers' names, without `pos_embed`, which diffusers computes."""
     depth = _depth(weights, "blocks")
     found: dict[str, Tensor] = {}
     for name, weight in weights.items():
@@ -56,9 +56,9 @@ def to_diffusers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_diffusers(weights: Mapping[str, Tensor], positions: Tensor) -> dict[str, Tensor]:
-    """diffusers' weights under our names, with the computed `positions` `(1, N, D)`.
+    """The weights of diffusers' DiT under our names, with `positions` (1, N, D) as the position embedding.
 
-    A name without a counterpart is kept as it is. Raises `UserError` where blocks have embeddings that differ.
+    A name without a counterpart is kept as it is. Raises `UserError` where the embeddings of two blocks differ.
     """
     ours_of = {theirs: ours for ours, theirs in NAMES.items()}
     embedding_of = {theirs: ours for ours, theirs in EMBEDDINGS.items()}
@@ -94,7 +94,7 @@ def _depth(weights: Mapping[str, Tensor], blocks: str) -> int:
 
 
 def _block(name: str) -> int:
-    """The number of the block that `name` belongs to, -1 of none."""
+    """The number of the block that the parameter `name` belongs to; -1 for a parameter outside the blocks."""
     match = re.match(r"(?:transformer_)?blocks\.(\d+)\.", name)
     return int(match[1]) if match else -1
 

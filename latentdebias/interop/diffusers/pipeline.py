@@ -1,4 +1,4 @@
-"""Export to a folder of diffusers: `DiTPipeline` where it can hold the model exactly, else a pipeline of our own."""
+"""Export to a diffusers folder: as a `DiTPipeline` where it can hold the model exactly, else as our own pipeline."""
 
 import json
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from latentdebias.interop.diffusers.scheduler import PREDICTION_TYPES, scheduler
 from latentdebias.interop.diffusers.transformer import MODEL_INDEX
 from latentdebias.models.model_directory import LoadedModel
 
-# DiTPipeline has this one built in, so every class table gets so many rows, and one more.
+# The null class of every `DiTPipeline`, so every exported class table has 1001 rows.
 NULL_CLASS = 1000
 CLASS_TABLE = "y_embedder.embedding_table.weight"
 TRANSFORMERS: dict[int, type[DiTTransformer2DModel]] = {0: PublishedDiTTransformer2DModel, 1: DiTTransformer2DModel}
@@ -38,9 +38,10 @@ TRANSFORMERS: dict[int, type[DiTTransformer2DModel]] = {0: PublishedDiTTransform
 
 @dataclass(frozen=True)
 class Exported:
-    """The class of the pipeline that was written; `reason` says why it is not diffusers' own, "" where it is.
+    """What `export_diffusers` wrote; `pipeline` is the name of the pipeline's class.
 
-    `own_transformer` is whether that pipeline's transformer is `PublishedDiTTransformer2DModel`, which is ours.
+    `reason` says why diffusers' `DiTPipeline` could not be used, and is "" where it was. `own_transformer` says whether
+    the transformer of that `DiTPipeline` is this package's `PublishedDiTTransformer2DModel`.
     """
 
     pipeline: str
@@ -49,10 +50,10 @@ class Exported:
 
 
 def export_diffusers(model: LoadedModel, out: Path, vae: str | None = None) -> Exported:
-    """Write a folder that `from_pretrained` loads, replacing an older one only once the new one is whole.
+    """Write a folder that diffusers' `from_pretrained` loads; an older one is replaced once the new one is complete.
 
-    `vae` says where the model's autoencoder is now; a copy goes into the folder. Raises `UserError` where that is
-    another one than the model was trained with, or none that diffusers can load.
+    `vae` is the id or folder of the model's autoencoder, where it has moved; a copy goes into the folder. Raises
+    `UserError` where the model was trained with another autoencoder, or diffusers cannot load this one.
     """
     identity = model.config.autoencoder
     autoencoder = load_this_autoencoder(identity, vae or identity.id, "cpu")
@@ -74,7 +75,7 @@ def export_diffusers(model: LoadedModel, out: Path, vae: str | None = None) -> E
 
 
 def why_not_dit_pipeline(model: LoadedModel, vae: Any) -> str:
-    """What diffusers' `DiTPipeline` cannot express of this model; "" where it can hold all of it."""
+    """The first property of the model that diffusers' `DiTPipeline` cannot express, in words; "" if there is none."""
     spec, diffusion = BACKBONES.build(model.config.model), model.diffusion
     target = TARGETS.name_of(diffusion.target)
     if not isinstance(spec, DiTSpec):
@@ -100,7 +101,7 @@ def why_not_dit_pipeline(model: LoadedModel, vae: Any) -> str:
 
 
 def _write_dit(model: LoadedModel, transformer: DiTTransformer2DModel, vae: Any, folder: Path) -> None:
-    """`DiTPipeline`, with the normalisation of the latents in its autoencoder."""
+    """Write a `DiTPipeline` whose autoencoder includes the normalisation of the latents."""
     normalization = model.config.normalization
     if is_one_scale(normalization):
         vae = with_scaling_factor(vae, 1 / normalization.std[0])
@@ -114,7 +115,7 @@ def _write_dit(model: LoadedModel, transformer: DiTTransformer2DModel, vae: Any,
 
 
 def dit_transformer(model: LoadedModel) -> DiTTransformer2DModel:
-    """A plain DiT of ours as diffusers' transformer."""
+    """The diffusers transformer with the weights of `model`, which must be a DiT that `DiTPipeline` can hold."""
     spec, config = BACKBONES.build(model.config.model), model.config
     assert isinstance(spec, DiTSpec)
     channels, side, _ = config.latent_shape
@@ -136,7 +137,10 @@ def dit_transformer(model: LoadedModel) -> DiTTransformer2DModel:
 
 
 def _padded(table: Tensor | None, num_classes: int, width: int) -> Tensor:
-    """The class table with the null class in the row where `DiTPipeline` looks for it; zeros without classes."""
+    """The class table (1001, width) with the null class in row 1000, where `DiTPipeline` expects it; rows of 0 between.
+
+    `table` is (num_classes + 1, width); None, of an unconditional model, gives zeros.
+    """
     padded = torch.zeros(NULL_CLASS + 1, width)
     if table is not None:
         padded[:num_classes], padded[NULL_CLASS] = table[:num_classes], table[num_classes]
@@ -144,7 +148,7 @@ def _padded(table: Tensor | None, num_classes: int, width: int) -> Tensor:
 
 
 def _write_custom(model: LoadedModel, vae: Any, folder: Path) -> None:
-    """`LatentDebiasPipeline`, with the autoencoder as it is and the file that loads it."""
+    """Write a `LatentDebiasPipeline` with the autoencoder as it is, and the Python file that imports its class."""
     LatentDebiasPipeline(Denoiser.of(model), vae).save_pretrained(folder)
     publish(folder / PIPELINE_FILE, PIPELINE_SOURCE.encode())
     index = json.loads((folder / MODEL_INDEX).read_text())

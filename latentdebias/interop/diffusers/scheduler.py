@@ -1,4 +1,4 @@
-"""Noise schedules as diffusers' scheduler configs, both ways."""
+"""Conversion between our noise schedules and the schedulers of diffusers, in both directions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,15 +12,17 @@ from latentdebias.diffusion.targets import TARGETS
 PREDICTION_TYPES = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 TARGETS_OF = {prediction_type: target for target, prediction_type in PREDICTION_TYPES.items()}
 BETA_SCHEDULES: dict[str, type[Linear | ScaledLinear]] = {"linear": Linear, "scaled_linear": ScaledLinear}
-# diffusers' solvers divide by alpha, so a schedule that ends at SNR 0 ends at this alpha^2, as diffusers sets it.
+# diffusers' solvers divide by alpha, so the end of a schedule with SNR 0 is exported as this alpha^2, the value that
+# diffusers itself puts there.
 SMALLEST_ALPHA_SQUARED = 2.0**-24
 
 
 def scheduler_of(diffusion: Diffusion) -> DPMSolverMultistepScheduler:
-    """Our sampler `ddim` for a discrete schedule and target eps, x0 or v, as a scheduler of a diffusers pipeline.
+    """The diffusers scheduler that does what our sampler `ddim` does, for a discrete schedule and target eps, x0 or v.
 
-    It is DPM-Solver++ of order 1, which is DDIM: diffusers' own DDIMScheduler misses the timesteps where their number
-    does not divide the schedule's. `DDIMScheduler.from_config(pipe.scheduler.config)` makes that one of it.
+    It is DPM-Solver++ of order 1, which equals DDIM. diffusers' own DDIMScheduler does not step from one timestep to
+    the next where their number does not divide that of the schedule; a user who wants it all the same gets it from
+    `DDIMScheduler.from_config(pipe.scheduler.config)`.
     """
     assert isinstance(diffusion.schedule, DiscreteSchedule)
     return DPMSolverMultistepScheduler(
@@ -35,7 +37,10 @@ def scheduler_of(diffusion: Diffusion) -> DPMSolverMultistepScheduler:
 
 
 def _betas(schedule: DiscreteSchedule) -> dict[str, Any]:
-    """The noise levels of `schedule` as arguments of a diffusers scheduler: by name and ends, else the whole table."""
+    """The noise levels of `schedule` as arguments of a diffusers scheduler.
+
+    They are a name and the two end values where diffusers has the schedule, else the table of all betas.
+    """
     name = next((name for name, cls in BETA_SCHEDULES.items() if type(schedule) is cls), None)
     if isinstance(schedule, Linear | ScaledLinear) and name and not schedule.zero_terminal_snr:
         start, end = schedule.ends()
@@ -45,7 +50,10 @@ def _betas(schedule: DiscreteSchedule) -> dict[str, Any]:
 
 
 def diffusion_of(config: Mapping[str, Any], variance: str) -> Diffusion:
-    """The process of a scheduler's config; `UserError` where `Diffusion.from_diffusers` raises it."""
+    """The `Diffusion` that a diffusers scheduler's config describes, with our name of the schedule where we have one.
+
+    Raises `UserError` for a scheduler that `Diffusion.from_diffusers` does not support.
+    """
     scheduler = DDIMScheduler.from_config(dict(config))
     process = Diffusion.from_diffusers(scheduler, variance=variance)
     name, named = config.get("beta_schedule"), not config.get("trained_betas")

@@ -43,11 +43,12 @@ LINEAR = {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02, "pr
 
 
 def import_diffusers(folder: Path, out: Path, vae: str | None, trained_with: TrainedWith) -> list[CheckpointFile]:
-    """Write a model directory that answers as diffusers does; returns the weight files that were read.
+    """Write the model directory `out` from the DiT in a diffusers folder; returns the weight files that were read.
 
-    `trained_with` dit is for weights converted from DiT's own files, as facebook/DiT-XL-2-256 are: the network is then
-    told time with the frequencies of their training, which diffusers does not have. Raises `UserError` where there is
-    no such transformer, or it is set up unlike DiT.
+    The model gives the same outputs as in diffusers. With `trained_with` "dit", for weights converted from DiT's own
+    files such as facebook/DiT-XL-2-256, it has instead the time frequencies and the norm's epsilon of DiT's training.
+    `vae` is the id or folder of the autoencoder, by default that of the folder, if any. Raises `UserError` where the
+    folder holds no such transformer, or its config is not that of a DiT.
     """
     transformer = folder / "transformer" if (folder / "transformer").is_dir() else folder
     config = {**DEFAULTS, **read_json(transformer / "config.json", WHOLE_FOLDER)}
@@ -92,7 +93,7 @@ def _spec(config: Mapping[str, Any], trained_with: TrainedWith) -> DiTSpec:
 
 
 def _labels(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """The class names that the pipeline has for classes 0, 1, ...; ImageNet's or numbers where it has none."""
+    """The names of classes 0, 1, ... in the pipeline's model index; without them, ImageNet's names or numbers."""
     index = _optional_json(folder / MODEL_INDEX)
     id2label = index.get("id2label")
     if id2label is None or sorted(map(int, id2label)) != list(range(len(id2label))):
@@ -101,7 +102,7 @@ def _labels(folder: Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def _only_labelled(weights: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:
-    """The weights with a class table of the labelled classes and the null one, which is the last row there."""
+    """The weights with the class table cut to its first `num_classes` rows and its last row, the null class."""
     key = "y_embedder.embedding_table.weight"
     table = weights.pop(key, None)
     if table is not None and num_classes:

@@ -1,1 +1,1 @@
-"""Published checkpoints as model directories."""
+"""Import of published checkpoints as model directories."""

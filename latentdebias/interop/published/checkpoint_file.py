@@ -1,4 +1,4 @@
-"""Weights out of other people's files, which are never trusted: nothing that a pickle asks for is run."""
+"""Reading weights from checkpoint files of others, which are not trusted: no code that a pickle names is run."""
 
 import argparse
 import pickle
@@ -16,14 +16,17 @@ from torch import Tensor
 from latentdebias.errors import UserError
 from latentdebias.files import sha256_of
 
-# Where training checkpoints keep the weights, the average first.
+# The keys under which training checkpoints hold weights; averaged weights are preferred.
 CONTAINERS = ("ema", "model_ema", "nnet_ema", "model", "state_dict")
 WRAPPERS = ("module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A state dict in fp32, the file's sha256, and the key under which the file held it ("" for a bare one)."""
+    """The state dict in a checkpoint file, with floating-point weights as fp32, and the sha256 of the file.
+
+    `container` is the key under which the file holds the state dict, "" where the file is the state dict itself.
+    """
 
     path: Path
     weights: dict[str, Tensor]
@@ -32,7 +35,7 @@ class CheckpointFile:
 
 
 def open_checkpoint(path: Path) -> CheckpointFile:
-    """Read a `.safetensors` file, or one of `torch.save`, bare or inside a training checkpoint.
+    """Read a state dict from a `.safetensors` file, or from a file of `torch.save`, also a whole training checkpoint.
 
     Raises `UserError` where the file is missing or damaged, or where it holds anything but tensors and plain values.
     """

@@ -13,14 +13,17 @@ VAE = "stabilityai/sd-vae-ft-ema"
 
 
 def import_dit(path: Path, out: Path, options: ImportOptions) -> CheckpointFile:
-    """Write a model directory of a DiT: linear schedule, eps, and the variance that its channels tell."""
+    """Write the model directory `out` of a DiT checkpoint: schedule linear, target eps; returns the file that was read.
+
+    The variance is learned_range where the network has two output channels for each channel of the latents, else fixed.
+    """
     file = open_checkpoint(path)
     write_published(read_dit(file, options), file, out, VAE, options.vae)
     return file
 
 
 def read_dit(file: CheckpointFile, options: ImportOptions) -> Published:
-    """The network in a file, its sizes inferred from the shapes; our names are DiT's."""
+    """The network in a checkpoint, with sizes inferred from the shapes; our parameter names are those of DiT."""
     read = ShapeReader(file, "DiT", HEADS)
     width, channels = read.size("x_embedder.proj.weight", 0), read.size("x_embedder.proj.weight", 1)
     patch_size = read.size("x_embedder.proj.weight", 3)

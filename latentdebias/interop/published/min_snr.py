@@ -20,14 +20,17 @@ WEIGHTING = {"name": "min_snr", "gamma": 5.0}
 
 
 def import_min_snr(path: Path, out: Path, options: ImportOptions, target: str, schedule: str) -> CheckpointFile:
-    """Write a model directory of a Min-SNR ViT, whose file says neither its target nor its schedule."""
+    """Write the model directory `out` of a checkpoint of Min-SNR's ViT; returns the file that was read.
+
+    The file states neither target nor schedule: both are given by their registered names.
+    """
     file = open_checkpoint(path)
     write_published(read_min_snr(file, options, target, schedule), file, out, VAE, options.vae)
     return file
 
 
 def read_min_snr(file: CheckpointFile, options: ImportOptions, target: str, schedule: str) -> Published:
-    """The network in a file, its sizes inferred from the shapes; our names are the published ones."""
+    """The network in a checkpoint, with sizes inferred from the shapes; our parameter names are the published ones."""
     read = ShapeReader(file, "Min-SNR's ViT", HEADS)
     width, channels = read.size("patch_embed.proj.weight", 0), read.size("patch_embed.proj.weight", 1)
     patch_size = read.size("patch_embed.proj.weight", 3)
@@ -47,7 +50,11 @@ def read_min_snr(file: CheckpointFile, options: ImportOptions, target: str, sche
 
 
 def _of_our_length(table: Tensor, diffusion: Diffusion, file: CheckpointFile) -> Tensor:
-    """The time table with our number of rows; those behind the schedule's last step are never read."""
+    """The time table (rows, width) cut, or padded with zeros, to the `TableTime.ROWS` rows of our network.
+
+    The rows after the schedule's last step are never read. Raises `UserError` where the schedule has more steps than
+    `table` has rows.
+    """
     steps = len(diffusion.schedule.grid())
     if len(table) < steps:
         raise UserError(f"{file.path} has {TIME_TABLE} of {len(table)} rows, and the schedule has {steps} steps.")

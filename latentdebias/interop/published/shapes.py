@@ -1,4 +1,4 @@
-"""From a published checkpoint to a model directory: what all of them have in common."""
+"""What all importers of published checkpoints share: reading sizes from shapes, and writing the model directory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,16 +25,16 @@ SD_SCALING_FACTOR = 0.18215
 SD_CHANNELS = 4
 SD_FACTOR = 8
 AVERAGE = "published"
-# By output channels for each of the input.
+# The variance by the number of output channels for each input channel.
 VARIANCES = {1: "fixed", 2: "learned_range"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """What the user knows and the file may not say.
+    """What a user states about a checkpoint, because its file may not say it.
 
-    `vae` is the autoencoder of the latents, whose files are then pinned by their sha256; without it the one that the
-    authors name is written down. `heads` and `num_classes` override what is inferred from the shapes.
+    `vae` is the id or folder of the autoencoder of the latents, whose sha256 is then recorded; without it the model
+    directory names the authors' autoencoder, without a sha256. `heads` and `num_classes` override what is inferred.
     """
 
     vae: str | None = None
@@ -44,7 +44,10 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Published:
-    """A network found in a checkpoint: `weights` under our names, with a null row below the class table."""
+    """A network read from a checkpoint, on latents (`channels`, `side`, `side`).
+
+    `weights` are under our names; the class table, if there is one, has the null class as its last row.
+    """
 
     spec: BackboneSpec
     diffusion: Diffusion
@@ -55,7 +58,10 @@ class Published:
 
 
 def write_published(model: Published, source: CheckpointFile, out: Path, default_vae: str, vae: str | None) -> None:
-    """Write the model directory of a checkpoint that fits; `UserError` where it does not."""
+    """Write the model directory `out` of the network `model` that was read from `source`.
+
+    Raises `UserError` where a weight or the autoencoder does not fit the network.
+    """
     identity = autoencoder_of(model.channels, default_vae, vae)
     save_fitting(model, str(source.path), out, identity, class_names(model.num_classes))
 
@@ -87,7 +93,10 @@ def save_fitting(model: Published, source: str, out: Path, autoencoder: Autoenco
 
 
 def autoencoder_of(channels: int, default_vae: str, vae: str | None) -> AutoencoderIdentity:
-    """The autoencoder of latents of so many channels: `vae` where given, pixels for 3, else the authors' own."""
+    """The autoencoder of latents with `channels` channels: `vae` if given, pixels for 3 channels, else `default_vae`.
+
+    Raises `UserError` where its latents have another number of channels.
+    """
     if vae is not None:
         identity = load_autoencoder(vae).identity
     elif channels == PIXEL_CHANNELS:
@@ -110,13 +119,13 @@ def class_names(num_classes: int) -> list[str]:
 
 
 class ShapeReader:
-    """The sizes of a network, read off its weights; every question about a missing key is a `UserError`."""
+    """Reads the sizes of a network from its weights; `UserError` where the weights are not those of `family`."""
 
     def __init__(self, file: CheckpointFile, family: str, heads_by_width: Mapping[int, int]) -> None:
         self.file, self.family, self.heads_by_width = file, family, heads_by_width
 
     def size(self, key: str, axis: int) -> int:
-        """The length of one axis of a weight."""
+        """The length of axis `axis` of the weight `key`."""
         if key not in self.file.weights:
             raise UserError(
                 f"{self.file.path} has no {key}, so it is no checkpoint of {self.family}; its first keys are "
@@ -128,13 +137,13 @@ class ShapeReader:
         return shape[axis]
 
     def depth(self, blocks: str) -> int:
-        """How many repeated blocks there are under `blocks`."""
+        """The number of blocks whose names begin with `blocks` and a number; 0 where there are none."""
         start = f"{blocks}."
         numbers = {name.removeprefix(start).split(".")[0] for name in self.file.weights if name.startswith(start)}
         return max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
 
     def heads(self, width: int, given: int | None) -> int:
-        """The number of heads, which no shape tells: as published for that width."""
+        """The number of attention heads, which no shape tells: `given`, or else as published for the width."""
         if given is None and width not in self.heads_by_width:
             raise UserError(
                 f"{self.file.path} is {width} wide, and published ones are {', '.join(map(str, self.heads_by_width))}; "
@@ -143,16 +152,17 @@ class ShapeReader:
         return self.heads_by_width[width] if given is None else given
 
     def side(self, tokens: int, patch_size: int) -> int:
-        """The side of the latents that so many square patches tile."""
+        """The side of the square latents that `tokens` square patches of side `patch_size` tile."""
         if isqrt(tokens) ** 2 != tokens:
             raise UserError(f"{self.file.path}: pos_embed has {tokens} patches, which tile no square latent.")
         return isqrt(tokens) * patch_size
 
     def classes(self, table: str, given: int | None) -> tuple[dict[str, Tensor], int]:
-        """The weights with a null row below the class table, and the number of classes; 0 without a table.
+        """The weights, with the null class in the last row of the class table, and the number of classes (0: no table).
 
-        The last row is the null class unless there are 1000, which is ImageNet without one. A row that is added is the
-        mean of the others: guidance means nothing to such a model until it is trained with label_drop.
+        Without `given`, the number of classes, the last row is taken for the null class, unless the table has 1000
+        rows: that is ImageNet without a null class. A missing null class is added as the mean of the other rows;
+        guidance has no meaning for such a model until it is trained with label_drop.
         """
         weights = dict(self.file.weights)
         if table not in weights:

@@ -1,7 +1,8 @@
 """Checkpoints of U-ViT (Bao et al. 2023): the published files, or `nnet_ema.pth` of its training.
 
-U-ViT-H was trained on Stable Diffusion's discrete schedule, and told the steps 1 to 1000. U-ViT-L and the pixel models
-were trained with continuous time, for which schedule linear stands: they were told 999 (t + 1) / 1000.
+U-ViT-H was trained on Stable Diffusion's discrete schedule, with time inputs 1 to 1000. U-ViT-L and the pixel models
+were trained in continuous time, which schedule linear stands for here: their time input at step t was
+999 (t + 1) / 1000.
 """
 
 from pathlib import Path
@@ -17,14 +18,17 @@ VAE = "stabilityai/sd-vae-ft-ema"
 
 
 def import_uvit(path: Path, out: Path, options: ImportOptions, schedule: str) -> CheckpointFile:
-    """Write a model directory of a U-ViT, which predicts eps; its file does not say its schedule."""
+    """Write the model directory `out` of a U-ViT checkpoint, target eps; returns the file that was read.
+
+    The file does not state the schedule, so `schedule` gives its registered name.
+    """
     file = open_checkpoint(path)
     write_published(read_uvit(file, options, schedule), file, out, VAE, options.vae)
     return file
 
 
 def read_uvit(file: CheckpointFile, options: ImportOptions, schedule: str) -> Published:
-    """The network in a file, its sizes inferred from the shapes; our names are the published ones."""
+    """The network in a checkpoint, with sizes inferred from the shapes; our parameter names are the published ones."""
     read = ShapeReader(file, "U-ViT", HEADS)
     width, channels = read.size("patch_embed.proj.weight", 0), read.size("patch_embed.proj.weight", 1)
     patch_size = read.size("patch_embed.proj.weight", 3)
