@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.digits import write_images
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.training.engine import start_distributed, stop_distributed
 
 pytest_plugins = ["shard_fixtures", "model_fixtures"]
@@ -55,11 +55,7 @@ def digit_shards(digit_images: Path) -> Path:
         find_images(str(digit_images)),
         load_autoencoder("digits"),
         directory,
-        resolution=32,
-        flips=True,
-        samples_per_shard=512,
-        batch_size=64,
-        workers=0,
+        EncodeJob(resolution=32, flips=True, samples_per_shard=512, batch_size=64, workers=0),
     )
     return directory
 

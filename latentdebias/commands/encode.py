@@ -15,7 +15,7 @@ from latentdebias.errors import UserError, command
 from latentdebias.images.find import find_images
 from latentdebias.registry import load_plugins, validate
 from latentdebias.shards.format import FORWARD_BATCH
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.inspect import summary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -55,13 +55,15 @@ def encode(config: str | None, given: dict[str, Any]) -> None:
         images,
         autoencoder,
         Path(options.out),
-        resolution=options.resolution,
-        flips=options.flip,
-        samples_per_shard=options.samples_per_shard,
-        batch_size=options.batch_size,
-        forward_batch=options.forward_batch,
-        workers=options.workers,
-        max_reject_share=options.max_rejects,
+        EncodeJob(
+            resolution=options.resolution,
+            flips=options.flip,
+            samples_per_shard=options.samples_per_shard,
+            batch_size=options.batch_size,
+            forward_batch=options.forward_batch,
+            workers=options.workers,
+            max_reject_share=options.max_rejects,
+        ),
         rank=rank,
         world_size=world_size,
     )

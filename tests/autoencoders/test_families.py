@@ -11,7 +11,7 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.images.preprocess import centre_crop, decode_image
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.verify import verify
 from latentdebias.shards.posterior import draw_latents, latent_means
 from latentdebias.shards.reader import LatentShards
@@ -79,7 +79,9 @@ def encode(tmp_path):
         for number, image in enumerate(images):
             Image.fromarray(image).save(tmp_path / "images" / f"{number}.png")
         found = find_images(str(tmp_path / "images"))
-        encode_images(found, autoencoder, tmp_path / "out", resolution=32, flips=True, samples_per_shard=3, workers=0)
+        encode_images(
+            found, autoencoder, tmp_path / "out", EncodeJob(resolution=32, flips=True, samples_per_shard=3, workers=0)
+        )
         verify(tmp_path / "out")
         crops = np.stack([centre_crop(decode_image(source.read()), 32) for source in found.images])
         return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1, LatentShards(tmp_path / "out")

@@ -4,7 +4,7 @@ import pytest
 from shard_fixtures import PoolEncoder, write_images
 
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +14,7 @@ def small_set(tmp_path_factory):
     for seed, name in enumerate(["cat", "dog", "emu"]):
         write_images(root / "images" / name, 7, seed)
     options = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "forward_batch": 4, "workers": 0}
-    encode_images(find_images(str(root / "images")), PoolEncoder(), root / "shards", flips=True, **options)
+    encode_images(find_images(str(root / "images")), PoolEncoder(), root / "shards", EncodeJob(flips=True, **options))
     return root / "shards"
 
 

@@ -19,7 +19,7 @@ from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.streaming import StreamedSet, StreamingReader
 from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 CPU = torch.device("cpu")
 
@@ -118,7 +118,10 @@ def test_pixels_without_labels(tmp_path):
     write_images(tmp_path / "images", 5)
     found = find_images(str(tmp_path / "images"))
     encode_images(
-        found, load_autoencoder("identity"), tmp_path / "set", resolution=8, flips=False, samples_per_shard=2, workers=0
+        found,
+        load_autoencoder("identity"),
+        tmp_path / "set",
+        EncodeJob(resolution=8, flips=False, samples_per_shard=2, workers=0),
     )
     expected = everything(tmp_path / "set")
     assert Counter(read_all(tmp_path / "set", 5)) == Counter(expected)

@@ -15,7 +15,7 @@ from latentdebias.evaluation.sources.npz import NpzImages
 from latentdebias.evaluation.sources.shards import ShardImages
 from latentdebias.evaluation.sources.source import EvenlySpaced
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
 
@@ -138,7 +138,7 @@ def shards(tmp_path):
         save(tmp_path / "images" / "ab"[index % 2] / f"{index}.png", picture(index))
     listing = find_images(str(tmp_path / "images"))
     out = tmp_path / "shards"
-    encode_images(listing, Halving(), out, resolution=8, flips=True, samples_per_shard=3, workers=0)
+    encode_images(listing, Halving(), out, EncodeJob(resolution=8, flips=True, samples_per_shard=3, workers=0))
     return out
 
 
@@ -155,7 +155,9 @@ def test_shards_of_pixels_give_back_the_images_they_were_made_from(tmp_path):
     for index in range(3):
         save(tmp_path / "images" / f"{index}.png", picture(index))
     pixels = load_autoencoder("identity")
-    encode_images(find_images(str(tmp_path / "images")), pixels, tmp_path / "shards", resolution=8, workers=0)
+    encode_images(
+        find_images(str(tmp_path / "images")), pixels, tmp_path / "shards", EncodeJob(resolution=8, workers=0)
+    )
     images, _ = all_of(ShardImages(LatentShards(tmp_path / "shards"), pixels))
     assert torch.equal(images, all_of(FolderImages(str(tmp_path / "images"), resolution=8))[0])
 
@@ -243,5 +245,7 @@ def test_the_fingerprint_of_shards_is_that_of_their_manifest(shards, tmp_path):
     before = source.fingerprint()
     save(tmp_path / "images" / "a" / "0.png", picture(17))
     other = tmp_path / "other"
-    encode_images(find_images(str(tmp_path / "images")), Halving(), other, resolution=8, samples_per_shard=3, workers=0)
+    encode_images(
+        find_images(str(tmp_path / "images")), Halving(), other, EncodeJob(resolution=8, samples_per_shard=3, workers=0)
+    )
     assert source.fingerprint() == before != ShardImages(LatentShards(other), Halving()).fingerprint()

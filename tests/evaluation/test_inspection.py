@@ -16,7 +16,7 @@ from latentdebias.evaluation.inspection import (
     reconstruction_scores,
 )
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.inspect import class_histogram, source_names
 from latentdebias.shards.reader import LatentShards
 
@@ -54,7 +54,7 @@ def test_pixels_stored_as_they_are_come_back_exactly(digits, tmp_path):
     for number, image in enumerate(find_images(path).images[:3]):
         Image.open(image.path).save(tmp_path / "images" / f"{number}.png")
     images = find_images(str(tmp_path / "images"))
-    encode_images(images, PixelAutoencoder(), tmp_path / "shards", resolution=32, workers=0)
+    encode_images(images, PixelAutoencoder(), tmp_path / "shards", EncodeJob(resolution=32, workers=0))
     shards = LatentShards(tmp_path / "shards")
     sources = find_sources(shards, np.arange(3), str(tmp_path / "images"))
     assert torch.equal(reconstruct(shards, PixelAutoencoder(), np.arange(3)), torch.stack(sources))
@@ -107,7 +107,7 @@ def few(tmp_path_factory, digits):
     (root / "images").mkdir()
     for number, image in enumerate(find_images(path).images[::45][:40]):
         Image.open(image.path).save(root / "images" / f"{number:02d}.png")
-    encode_images(find_images(str(root / "images")), autoencoder, root / "shards", resolution=32, workers=0)
+    encode_images(find_images(str(root / "images")), autoencoder, root / "shards", EncodeJob(resolution=32, workers=0))
     return LatentShards(root / "shards"), root / "images", autoencoder
 
 

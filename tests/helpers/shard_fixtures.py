@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from latentdebias.images.find import find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def image_dir(tmp_path):
 def encode(image_dir, encoder, tmp_path):
     """Encode `image_dir` into a folder below `tmp_path`: five shards of up to 5 samples."""
 
-    def run(out="shards", encoder=encoder, **changes):
+    def run(out="shards", encoder=encoder, rank=0, world_size=1, **changes):
         options = {
             "resolution": 32,
             "samples_per_shard": 5,
@@ -78,7 +78,8 @@ def encode(image_dir, encoder, tmp_path):
             "flips": True,
         }
         directory = tmp_path / out
-        encode_images(find_images(str(image_dir)), encoder, directory, **{**options, **changes})
+        job = EncodeJob(**{**options, **changes})
+        encode_images(find_images(str(image_dir)), encoder, directory, job, rank=rank, world_size=world_size)
         return directory
 
     return run

@@ -11,7 +11,7 @@ from PIL import Image
 from latentdebias.errors import UserError
 from latentdebias.images.archives import UNSAFE_NAME
 from latentdebias.images.find import NO_LABEL, find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
 ESCAPING = ["../../escape.jpg", "/tmp/escape.jpg", "a/../b.jpg", "a\\..\\escape.jpg", "C:/escape.jpg"]
@@ -129,7 +129,7 @@ def test_a_pickle_that_is_called_an_image_is_an_undecodable_one(write, encoder, 
     buffer = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 100, np.uint8)).save(buffer, "PNG")
     found = find_images(write([("evil.jpg", pickle.dumps(Malice())), ("good.png", buffer.getvalue())]))
-    encode_images(found, encoder, tmp_path / "out", resolution=32, workers=0, max_reject_share=0.5)
+    encode_images(found, encoder, tmp_path / "out", EncodeJob(resolution=32, workers=0, max_reject_share=0.5))
     manifest = LatentShards(tmp_path / "out").manifest
     assert [rejection.name.partition("/")[2] for rejection in manifest.rejected] == ["evil.jpg"]
     assert manifest.count == 1

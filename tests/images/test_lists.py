@@ -4,7 +4,7 @@ import pytest
 
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL, find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
 
@@ -115,7 +115,7 @@ def test_missing_files_and_addresses_are_rejected_by_name(image_dir, encoder, tm
     monkeypatch.chdir(tmp_path)
     rows = [("path", "label"), ("images/cat/00.png", "cat"), ("gone.png", "cat"), ("pipe:touch ran", "cat")]
     found = find_images(write_csv(tmp_path, rows))
-    encode_images(found, encoder, tmp_path / "out", resolution=32, workers=0, max_reject_share=0.9)
+    encode_images(found, encoder, tmp_path / "out", EncodeJob(resolution=32, workers=0, max_reject_share=0.9))
     manifest = LatentShards(tmp_path / "out").manifest
     assert manifest.count == 1
     assert [rejection.name for rejection in manifest.rejected] == ["gone.png", "pipe:touch ran"]

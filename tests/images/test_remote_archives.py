@@ -10,7 +10,7 @@ from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.remote import read_range
 from latentdebias.shards.format import read_manifest
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 
 def write_tar(path, members):
@@ -41,7 +41,7 @@ def tars(image_dir, tmp_path):
 def encode_source(encoder, tmp_path):
     def run(images, out, workers=0):
         options = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "forward_batch": 4, "workers": workers}
-        encode_images(images, encoder, tmp_path / out, **options)
+        encode_images(images, encoder, tmp_path / out, EncodeJob(**options))
         return tmp_path / out
 
     return run

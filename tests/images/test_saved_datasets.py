@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL, find_images
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
 
@@ -68,7 +68,7 @@ def test_strings_are_class_names(save):
 def test_worker_processes_read_the_same(save, encoder, tmp_path):
     found = find_images(str(save([0, 1, 0, 1], datasets.ClassLabel(names=["a", "b"]))))
     for workers in (0, 2):
-        encode_images(found, encoder, tmp_path / f"{workers}", resolution=8, batch_size=1, workers=workers)
+        encode_images(found, encoder, tmp_path / f"{workers}", EncodeJob(resolution=8, batch_size=1, workers=workers))
     here, there = (LatentShards(tmp_path / f"{workers}").manifest for workers in (0, 2))
     assert here == there
     assert here.count == 4

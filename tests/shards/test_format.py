@@ -6,7 +6,7 @@ import pytest
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import bytes_per_sample, read_index
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 
 @pytest.mark.parametrize("flips", [False, True])
@@ -15,7 +15,7 @@ from latentdebias.shards.jobs.encode import encode_images
 def test_the_bytes_of_a_sample_are_those_in_the_tar(image_dir, encoder, tmp_path, flips, classes, pixels):
     images = find_images(str(image_dir if classes else image_dir / "cat"))
     autoencoder = load_autoencoder("identity") if pixels else encoder
-    manifest = encode_images(images, autoencoder, tmp_path / "set", resolution=32, flips=flips, workers=0)
+    manifest = encode_images(images, autoencoder, tmp_path / "set", EncodeJob(resolution=32, flips=flips, workers=0))
     [shard] = manifest.shards
     index = read_index(tmp_path / "set", shard.name)
     assert set(np.diff(index["latent"])) == {manifest.bytes_per_sample}

@@ -10,7 +10,7 @@ import pytest
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import Manifest, read_manifest, read_plan
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.verify import verify
 from latentdebias.shards.reader import LatentShards
 
@@ -48,7 +48,7 @@ def test_the_old_set_is_whole_and_is_read():
 
 def test_pixels_are_encoded_to_the_same_bytes(images, tmp_path):
     manifest = encode_images(
-        images, load_autoencoder("identity"), tmp_path, resolution=32, samples_per_shard=16, workers=0
+        images, load_autoencoder("identity"), tmp_path, EncodeJob(resolution=32, samples_per_shard=16, workers=0)
     )
     old = read_manifest(OLD / "pixels")
     assert [shard.sha256 for shard in manifest.shards] == [shard.sha256 for shard in old.shards]
@@ -61,7 +61,10 @@ def test_pixels_are_encoded_to_the_same_bytes(images, tmp_path):
 def test_digits_are_encoded_to_the_same_latents(images, tmp_path):
     """Within the rounding of fp16: the autoencoder's last bits differ between CPUs."""
     encode_images(
-        images, load_autoencoder("digits"), tmp_path, resolution=32, flips=True, samples_per_shard=16, workers=0
+        images,
+        load_autoencoder("digits"),
+        tmp_path,
+        EncodeJob(resolution=32, flips=True, samples_per_shard=16, workers=0),
     )
     assert read_plan(tmp_path) == read_plan(OLD / "shards")
     new, old = LatentShards(tmp_path), LatentShards(OLD / "shards")

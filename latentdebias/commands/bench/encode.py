@@ -15,7 +15,7 @@ from latentdebias.autoencoders import Autoencoder, load_autoencoder
 from latentdebias.devices import open_device
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import FORWARD_BATCH
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 RANDOM_SD = "random-sd"
 SOURCE_SIZE = (500, 375)
@@ -36,8 +36,7 @@ def bench_encode(options: argparse.Namespace) -> None:
             find_images(str(Path(folder, "images"))),
             autoencoder,
             Path(folder, "shards"),
-            resolution=options.resolution,
-            workers=options.workers,
+            EncodeJob(resolution=options.resolution, workers=options.workers),
         )
         whole = options.num / (time.perf_counter() - start)
         rates.append(_bare(autoencoder, options.resolution, options.num))

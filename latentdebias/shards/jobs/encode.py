@@ -54,39 +54,46 @@ class EncodedBatch:
         return [view.numpy() for view in self.views]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob:
+    """The options of one encoding job; the first four decide the bytes of the set, and the others do not.
+
+    `resolution` is the side of the centre crop in pixels, and `flips` also encodes every mirror image. The autoencoder
+    sees `forward_batch` images a call. A worker decodes `batch_size` images at a time, rounded up to a multiple of
+    `forward_batch`; `workers` None means up to 4. `max_reject_share` is the share of a process's inputs that may be
+    rejected.
+    """
+
+    resolution: int
+    flips: bool = False
+    samples_per_shard: int = 8192
+    forward_batch: int = FORWARD_BATCH
+    batch_size: int = 32
+    workers: int | None = None
+    max_reject_share: float = 0.01
+
+
 def encode_images(
-    images: ImageSet,
-    autoencoder: Autoencoder,
-    out: Path,
-    *,
-    resolution: int,
-    flips: bool = False,
-    samples_per_shard: int = 8192,
-    batch_size: int = 32,
-    forward_batch: int = FORWARD_BATCH,
-    workers: int | None = None,
-    max_reject_share: float = 0.01,
-    rank: int = 0,
-    world_size: int = 1,
+    images: ImageSet, autoencoder: Autoencoder, out: Path, job: EncodeJob, *, rank: int = 0, world_size: int = 1
 ) -> Manifest | None:
     """Encode this rank's shards, those numbered `rank` modulo `world_size`, into `out`; complete ones are skipped.
 
-    The autoencoder sees `forward_batch` images at a time, always the same ones together, so that the bytes depend
-    neither on `batch_size`, which is how many images a worker decodes at a time (rounded up), nor on who does what.
-    Whoever completes the last shard writes the manifest and returns it; the others return None. `UserError` where
-    `out` was begun with other settings, a latent is not finite, too many inputs are rejected, or a write fails.
+    The images of one call of the autoencoder are always the same, so that the bytes depend neither on
+    `job.batch_size` nor on which process does what. The process that completes the last shard writes the manifest
+    and returns it; the others return None. Raises `UserError` where `out` was begun with other settings, a latent is
+    not finite, too many inputs are rejected, or a write fails.
     """
     assert 0 <= rank < world_size
-    plan = _plan(images, autoencoder, resolution, flips, samples_per_shard, forward_batch)
+    plan = _plan(images, autoencoder, job)
     _begin(out, plan)
     own = range(rank, plan.num_shards, world_size)
     done = {shard: summary for shard in own if (summary := complete_summary(out, shard_name(shard)))}
     pending = [shard for shard in own if shard not in done]
 
     num_own = plan.count_inputs(own)
-    tally = _RejectTally(max_reject_share * num_own, num_own)
+    tally = _RejectTally(job.max_reject_share * num_own, num_own)
     tally.add([rejection for summary in done.values() for rejection in summary.rejected])
-    loader = decoded_batches(images.images, plan, pending, batch_size, workers)
+    loader = decoded_batches(images.images, plan, pending, job.batch_size, job.workers)
     resumed = plan.count_inputs(done)
     with tqdm(desc="encode", unit="img", total=num_own, initial=resumed, disable=rank != 0) as bar:
         encoded = _encoded(loader, autoencoder, plan, bar)
@@ -126,15 +133,8 @@ def _encoded(
         yield previous
 
 
-def _plan(
-    images: ImageSet,
-    autoencoder: Autoencoder,
-    resolution: int,
-    flips: bool,
-    samples_per_shard: int,
-    forward_batch: int,
-) -> Plan:
-    channels, factor = autoencoder.identity.channels, autoencoder.identity.factor
+def _plan(images: ImageSet, autoencoder: Autoencoder, job: EncodeJob) -> Plan:
+    resolution, channels, factor = job.resolution, autoencoder.identity.channels, autoencoder.identity.factor
     if resolution % factor:
         below = resolution // factor * factor
         raise UserError(
@@ -144,14 +144,14 @@ def _plan(
     return Plan(
         autoencoder=dataclasses.asdict(autoencoder.identity),
         precision=str(autoencoder.dtype).removeprefix("torch."),
-        forward_batch=forward_batch,
+        forward_batch=job.forward_batch,
         resolution=resolution,
         preprocessing=PREPROCESSING,
         latent_shape=(channels, resolution // factor, resolution // factor),
         posterior=autoencoder.posterior,
         dtype=autoencoder.stored_dtype,
-        flips=flips,
-        samples_per_shard=samples_per_shard,
+        flips=job.flips,
+        samples_per_shard=job.samples_per_shard,
         num_inputs=len(images.images),
         inputs_sha256=images.fingerprint(),
         num_classes=images.num_classes,

@@ -17,7 +17,7 @@ from latentdebias.errors import UserError
 from latentdebias.images.find import SourceImage, find_images
 from latentdebias.images.preprocess import centre_crop, decode_image
 from latentdebias.shards.format import read_manifest
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
 
@@ -91,11 +91,13 @@ def test_a_real_autoencoder_gives_the_same_bytes_for_any_batch_size(tiny_vae_dir
             find_images(str(image_dir)),
             load_autoencoder(str(tiny_vae_dir)),
             tmp_path / name,
-            resolution=32,
-            samples_per_shard=18,
-            max_reject_share=0.1,
-            workers=options.get("workers", 0),
-            batch_size=options.get("batch_size", 32),
+            EncodeJob(
+                resolution=32,
+                samples_per_shard=18,
+                max_reject_share=0.1,
+                workers=options.get("workers", 0),
+                batch_size=options.get("batch_size", 32),
+            ),
         )
         made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
     torch.set_num_threads(1)
@@ -144,7 +146,7 @@ def encode_and_die(image_dir, encoder, directory, renames):
 
     os.replace = replace
     torch.set_num_threads(1)
-    encode_images(find_images(str(image_dir)), encoder, directory, **CHILD_OPTIONS)
+    encode_images(find_images(str(image_dir)), encoder, directory, EncodeJob(**CHILD_OPTIONS))
 
 
 @pytest.mark.parametrize("renames", range(17))
@@ -217,7 +219,9 @@ def test_a_wrong_label_in_a_tar_is_rejected_by_name(image_dir, encoder, tmp_path
         for number, label in enumerate([b"0", b"two", b"1"]):
             tar.write({"__key__": str(number), "png": (image_dir / f"cat/0{number}.png").read_bytes(), "cls": label})
     found = find_images(str(tmp_path / "images.tar"))
-    manifest = encode_images(found, encoder, tmp_path / "out", resolution=32, workers=0, max_reject_share=0.5)
+    manifest = encode_images(
+        found, encoder, tmp_path / "out", EncodeJob(resolution=32, workers=0, max_reject_share=0.5)
+    )
     assert [rejection.name for rejection in manifest.rejected] == ["images.tar/1.png"]
     assert "'two'" in manifest.rejected[0].reason
     assert LatentShards(tmp_path / "out").read(np.arange(2), np.zeros(2, bool))[1].tolist() == [0, 1]
@@ -296,7 +300,7 @@ def encode_with_little_space(image_dir, encoder, directory, space):
     resource.setrlimit(resource.RLIMIT_FSIZE, (space, space))
     torch.set_num_threads(1)
     with pytest.raises(UserError, match="Cannot write"):
-        encode_images(find_images(str(image_dir)), encoder, directory, **CHILD_OPTIONS)
+        encode_images(find_images(str(image_dir)), encoder, directory, EncodeJob(**CHILD_OPTIONS))
 
 
 @pytest.mark.parametrize("space", [100, 1000, 9000, 20000])
@@ -313,7 +317,7 @@ def test_too_little_space_is_a_users_error_and_leaves_no_half_shard(encoder, ima
 
 def test_unlabelled_images_have_no_class(image_dir, encoder, tmp_path):
     found = find_images(str(image_dir / "cat"))
-    manifest = encode_images(found, encoder, tmp_path / "out", resolution=32, workers=0)
+    manifest = encode_images(found, encoder, tmp_path / "out", EncodeJob(resolution=32, workers=0))
     assert manifest.num_classes == 0
     assert "cls" not in wds_samples(tmp_path / "out")[0]
     assert LatentShards(tmp_path / "out").read(np.array([0]), np.array([False]))[1].tolist() == [-1]

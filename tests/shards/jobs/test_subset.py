@@ -11,7 +11,7 @@ from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.shards import writer as writer_module
 from latentdebias.shards.format import MANIFEST
-from latentdebias.shards.jobs.encode import encode_images
+from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.merge import merge
 from latentdebias.shards.jobs.subset import Selection, subset
 from latentdebias.shards.jobs.verify import verify
@@ -189,7 +189,9 @@ def test_a_full_disk_leaves_nothing(directory, out, monkeypatch):
 
 
 def test_pixels_are_copied_as_uint8(image_dir, out, tmp_path):
-    encode_images(find_images(str(image_dir)), PixelAutoencoder(), tmp_path / "pixels", resolution=32, workers=0)
+    encode_images(
+        find_images(str(image_dir)), PixelAutoencoder(), tmp_path / "pixels", EncodeJob(resolution=32, workers=0)
+    )
     made = subset(out, tmp_path / "pixels", Selection(classes=("dog",)))
     shards, whole = LatentShards(out), LatentShards(tmp_path / "pixels")
     assert (made.dtype, verify(out).count) == ("uint8", 7)
