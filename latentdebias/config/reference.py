@@ -9,7 +9,6 @@ from typing import Any
 import pydantic
 import yaml
 
-import latentdebias
 from latentdebias.config.run_config import RunConfig
 from latentdebias.registry import Registry, plain
 
@@ -69,7 +68,7 @@ def _meaning(field: "dataclasses.Field[Any]") -> str:
 
 
 def _is_ours(cls: type) -> bool:
-    return cls.__module__.startswith(f"{latentdebias.__name__}.")
+    return cls.__module__.partition(".")[0] == RunConfig.__module__.partition(".")[0]
 
 
 def _registry(annotation: Any) -> Registry[Any] | None:
