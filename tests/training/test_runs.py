@@ -125,7 +125,7 @@ def test_exporting_before_training_is_an_error(make_run):
 
 
 def test_parts_of_a_users_module_train_and_load_again(make_run, tmp_path, monkeypatch):
-    (tmp_path / "my_parts.py").write_text(
+    (tmp_path / "halved_weighting.py").write_text(
         "from dataclasses import dataclass\n"
         "from latentdebias.diffusion import WEIGHTINGS, Weighting\n"
         "@WEIGHTINGS.register('halved')\n"
@@ -135,10 +135,10 @@ def test_parts_of_a_users_module_train_and_load_again(make_run, tmp_path, monkey
         "        return 0.5 * level.alpha / level.alpha\n"
     )
     monkeypatch.chdir(tmp_path)
-    run = make_run("imports=[my_parts]", "diffusion.weighting=halved", "training.steps=1")
+    run = make_run("imports=[halved_weighting]", "diffusion.weighting=halved", "training.steps=1")
     run.train()
     config = yaml.safe_load((run.run_dir / "model" / "config.yaml").read_text())
-    assert config["imports"] == ["my_parts"]
+    assert config["imports"] == ["halved_weighting"]
     assert latentdebias.load_model(run.run_dir / "model").diffusion.loss_weight(torch.tensor([3])) == 0.5
 
 
