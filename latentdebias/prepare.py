@@ -15,6 +15,7 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
+from latentdebias.devices import default_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
@@ -79,7 +80,7 @@ def prepare(config: RunConfig) -> Prepared:
     )
     if training.wandb_project:
         check_wandb()
-    device = training_device()
+    device = torch.device(default_device(distributed.local_rank()))
     autoencoder = load_autoencoder_of(shards, device) if training.sample_every or config.evaluation.every else None
     evaluation = None
     if autoencoder is not None and config.evaluation.every:
@@ -90,13 +91,6 @@ def prepare(config: RunConfig) -> Prepared:
     except OSError as error:
         raise UserError(f"run_dir {config.run_dir!r} cannot be made ({error.strerror}); set another one.") from None
     return Prepared(config, shards, network, diffusion, normalization, batch_plan, device, autoencoder, evaluation)
-
-
-def training_device() -> torch.device:
-    """The device that this rank will train on."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", distributed.local_rank() % torch.cuda.device_count())
 
 
 def _loader(opened: Autoencoder, device: torch.device) -> Callable[[str], Autoencoder]:

@@ -1,6 +1,7 @@
 """What a run must have in common with a checkpoint to resume it: the options with `on_resume` "same", and the data."""
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -31,10 +32,8 @@ class ResumeSettings:
         version of the package does not know.
         """
         options = {name: value for name, value in saved.items() if _is_option(name)}
-        theirs = {
-            **_settings(_config_of(options, version)),
-            **{name: saved[name] for name in saved.keys() - options.keys()},
-        }
+        others = {name: value for name, value in saved.items() if name not in options}
+        theirs = {**_settings(_config_of(options, version)), **others}
         names = [*self.recorded, *(name for name in theirs if name not in self.recorded)]
         pairs = ((name, theirs.get(name, MISSING), self.recorded.get(name, MISSING)) for name in names)
         return [line for pair in pairs for line in self._compared(*pair)]
@@ -65,10 +64,16 @@ def _settings(config: RunConfig) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _defaults() -> RunConfig:
+    """A config with every option at its default."""
+    return RunConfig()
+
+
 def _is_option(name: str) -> bool:
     """Whether `section.key` is an option with `on_resume` "same", or an option that this version does not know."""
     section, _, key = name.partition(".")
-    default = getattr(RunConfig(), section, None)
+    default = getattr(_defaults(), section, None)
     if default is None or not key or "." in key:
         return False
     return all(each.name != key or each.metadata.get("on_resume") != "free" for each in dataclasses.fields(default))
