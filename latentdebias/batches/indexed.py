@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from latentdebias.batches.options import DataOptions
+from latentdebias.batches.options import READERS, DataOptions, Reader
 from latentdebias.batches.order import SampleOrder
 from latentdebias.batches.plan import BatchPlan
-from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
+from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError
 from latentdebias.shards.cache import ShardCache
 from latentdebias.shards.completeness import refuse_absent

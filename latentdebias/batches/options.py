@@ -1,5 +1,6 @@
 """The `data` section of a run config: which shard set is trained, and how batches are made of it."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,8 +8,19 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from latentdebias.batches.normalization import NormalizationKind
 from latentdebias.batches.order import ORDERS, SampleOrder
-from latentdebias.batches.reader import READERS, Reader
-from latentdebias.registry import option
+from latentdebias.batches.reader import TrainingSet
+from latentdebias.registry import Registry, option
+
+
+class Reader(ABC):
+    """A way of reading shards; its fields are its options under `data.reader` of a run config."""
+
+    @abstractmethod
+    def open(self, data: "DataOptions") -> TrainingSet:
+        """The set of `data.shards`, ready to be read; `UserError` where it cannot be read in this way."""
+
+
+READERS: Registry[Reader] = Registry("data.reader")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,16 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from latentdebias.batches.plan import BatchPlan
-from latentdebias.registry import Registry
 from latentdebias.shards.format import Manifest
-
-if TYPE_CHECKING:
-    from latentdebias.batches.options import DataOptions
 
 Views = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """A function that reads one micro-batch of B samples, with those mirrored where `flipped` (bool `(B,)`) is true.
@@ -51,14 +47,3 @@ class TrainingSet(ABC):
     def resume_settings(self, world_size: int) -> dict[str, Any]:
         """The settings, beside `data.order`, that a resume may not change, for they decide which samples follow."""
         return {}
-
-
-class Reader(ABC):
-    """A way of reading shards; its fields are its options under `data.reader` of a run config."""
-
-    @abstractmethod
-    def open(self, data: "DataOptions") -> TrainingSet:
-        """The set of `data.shards`, ready to be read; `UserError` where it cannot be read in this way."""
-
-
-READERS: Registry[Reader] = Registry("data.reader")

@@ -17,10 +17,10 @@ from pydantic import PositiveInt
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
 from latentdebias.batches.lanes import Lane, Slice, Window
-from latentdebias.batches.options import DataOptions
+from latentdebias.batches.options import READERS, DataOptions, Reader
 from latentdebias.batches.order import FullShuffle
 from latentdebias.batches.plan import BatchPlan
-from latentdebias.batches.reader import READERS, Reader, TrainingSet, Views
+from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
 from latentdebias.remote import check_url, member_url, open_seekable, open_url
