@@ -90,7 +90,5 @@ def small_run(digit_shards: Path, tmp_path: Path) -> list[str]:
         "training.log_every": 1,
         "training.checkpoint_every": 2,
         "training.sample_every": 0,
-        # Else each engine keeps a buffer of 2 GB.
-        "deepspeed.zero_optimization.reduce_bucket_size": 1_000_000,
     }
     return [f"{key}={value}" for key, value in changes.items()]

@@ -108,6 +108,15 @@ def zero_stage(raw: Mapping[str, Any]) -> int:
     return int((raw.get("zero_optimization") or {}).get("stage", 0))
 
 
+def reduce_bucket_size(raw: Mapping[str, Any], parameters: int) -> int:
+    """The size of DeepSpeed's buckets of gradients in numbers: what the options ask for, at most `parameters`.
+
+    DeepSpeed allocates whole buckets at the stages 1 to 3, however small the network is.
+    """
+    asked = (raw.get("zero_optimization") or {}).get("reduce_bucket_size", 500_000_000)
+    return min(int(asked), parameters)
+
+
 def _check(where: str, values: Any, section: type[pydantic.BaseModel]) -> None:
     if not isinstance(values, Mapping):
         raise UserError(f"{where} must be a mapping of options, and is {values!r}.")

@@ -18,7 +18,13 @@ from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.backbones.spec import Precision
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.errors import UserError
-from latentdebias.training.deepspeed_options import check_compiled, check_options, check_version, zero_stage
+from latentdebias.training.deepspeed_options import (
+    check_compiled,
+    check_options,
+    check_version,
+    reduce_bucket_size,
+    zero_stage,
+)
 from latentdebias.training.optimizers import OptimizerSpec
 
 if not torch.cuda.is_available():
@@ -112,6 +118,10 @@ class Engine:
             "gradient_accumulation_steps": plan.accumulation,
             "gradient_clipping": grad_clip if self.zero_stage else 0.0,
         }
+        if self.zero_stage:
+            trained = sum(weight.numel() for weight in self.trained.values())
+            zero_options = {**raw["zero_optimization"], "reduce_bucket_size": reduce_bucket_size(raw, trained)}
+            options["zero_optimization"] = zero_options
         if precision == "bf16":
             options["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
             if self.zero_stage == 3:

@@ -1,7 +1,7 @@
 import pytest
 
 from latentdebias.errors import UserError
-from latentdebias.training.deepspeed_options import check_compiled, check_version
+from latentdebias.training.deepspeed_options import check_compiled, check_version, reduce_bucket_size
 from latentdebias.training.engine import check_deepspeed_options
 
 
@@ -63,3 +63,8 @@ def test_overlapped_reduction_of_compiled_blocks_is_refused_where_it_gives_nan(z
 )
 def test_other_compiled_runs_pass(zero):
     check_compiled({"zero_optimization": zero}, "0.18.3")
+
+
+def test_buckets_are_no_larger_than_the_network():
+    assert reduce_bucket_size({}, 1000) == 1000
+    assert reduce_bucket_size({"zero_optimization": {"reduce_bucket_size": 10}}, 1000) == 10
