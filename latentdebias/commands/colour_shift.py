@@ -17,8 +17,8 @@ from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
-from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
+from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file, publish
 from latentdebias.registry import load_plugins
@@ -51,7 +51,7 @@ def colour_shift(arguments: argparse.Namespace) -> None:
     scoring = Scoring([ColourShift()], PIXELS)
     records = []
     for options in choices:
-        drawn = DrawnImages(sampler, labels, options)
+        drawn = GeneratedImages(sampler, labels, options)
         samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
         protocol = SamplingProtocol.of(identity, options, labels="even")
         records.append(scoring.score(samples, reference, Origin(str(arguments.model), arguments.reference, protocol)))

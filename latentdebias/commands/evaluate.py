@@ -17,8 +17,8 @@ from latentdebias.evaluation.protocol.intervals import RESAMPLES
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
-from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import FoundImages, open_images, resolution_of
+from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.sources.sample_sets import images_of, protocol_of
 from latentdebias.evaluation.sources.source import EvenlySpaced, ImageSource
 from latentdebias.evaluation.statistics_cache import default_folder
@@ -63,7 +63,7 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     labels = labels_in_turn(parse_classes(None, model), count)
     identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
     protocol = SamplingProtocol.of(identity, options, labels="even")
-    return DrawnImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
+    return GeneratedImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 
 def _found(

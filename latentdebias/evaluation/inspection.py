@@ -20,7 +20,7 @@ from latentdebias.drawing.image_sampler import save_grid
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors.extractor import Extractor
-from latentdebias.evaluation.metrics.fid import FID
+from latentdebias.evaluation.metrics.frechet import FID
 from latentdebias.evaluation.sources.image_files import read_pixels
 from latentdebias.evaluation.sources.shards import OfShards, ShardImages
 from latentdebias.evaluation.sources.source import ImageBatch

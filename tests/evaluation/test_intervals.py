@@ -5,15 +5,15 @@ from random_sets import feature_set, gaussian
 
 from latentdebias.evaluation.evaluator import evaluate
 from latentdebias.evaluation.metrics import METRICS
-from latentdebias.evaluation.metrics.halves import Halves
-from latentdebias.evaluation.metrics.metric import MeasuresHalves
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
+from latentdebias.evaluation.metrics.metric import MeasuresHalfSamples
 from latentdebias.evaluation.protocol.intervals import intervals
 
 WHOLE = {"name": "kid", "subsets": 1, "subset_size": 10_000}
 
 
 def halves_of(count, number=12):
-    return Halves.of(count, number, seed=0)
+    return HalfSamples.of(count, number, seed=0)
 
 
 def test_a_half_holds_half_the_images_and_none_twice():
@@ -33,7 +33,7 @@ def test_the_blocks_are_a_partition(count):
 
 
 def test_halves_are_a_function_of_the_seed():
-    first, again, other = (Halves.of(100, 5, seed).chosen for seed in (1, 1, 2))
+    first, again, other = (HalfSamples.of(100, 5, seed).chosen for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -53,19 +53,19 @@ def test_the_fast_distance_of_a_half_is_the_metrics(name):
     samples, reference = feature_set(x, spatial=x), feature_set(y, spatial=y)
     metric, halves = METRICS.build(name), halves_of(300)
     expected = [metric.measure(samples.part(halves.rows(chosen)), reference)[name] for chosen in halves.chosen]
-    assert metric.measure_halves(samples, reference, halves)[name] == pytest.approx(expected, rel=1e-8)
+    assert metric.measure_half_samples(samples, reference, halves)[name] == pytest.approx(expected, rel=1e-8)
 
 
 def test_large_features_are_measured_on_fewer_halves():
     x, y = (feature_set(gaussian(64, 513, seed=seed)) for seed in (1, 2))
-    assert len(METRICS.build("fid").measure_halves(x, y, halves_of(64, 40))["fid"]) == 20
+    assert len(METRICS.build("fid").measure_half_samples(x, y, halves_of(64, 40))["fid"]) == 20
 
 
 def test_the_fast_kid_of_a_half_differs_from_the_metrics_by_the_references_own_part():
     samples, reference = feature_set(gaussian(128, 8, seed=1)), feature_set(gaussian(64, 8, seed=2))
     metric, halves = METRICS.build(WHOLE), halves_of(128)
     expected = [metric.measure(samples.part(halves.rows(chosen)), reference)["kid"] for chosen in halves.chosen]
-    found = metric.measure_halves(samples, reference, halves)["kid"]
+    found = metric.measure_half_samples(samples, reference, halves)["kid"]
     constant = np.subtract(expected, found)
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(constant, constant[0], rtol=1e-5)
@@ -78,7 +78,7 @@ def test_the_fast_neighbour_scores_of_a_half_are_the_metrics(name):
     metric = METRICS.build("precision_recall" if name == "precision" else "density_coverage")
     halves = halves_of(128)
     expected = [metric.measure(samples.part(halves.rows(chosen)), reference)[name] for chosen in halves.chosen]
-    assert metric.measure_halves(samples, reference, halves)[name] == pytest.approx(expected)
+    assert metric.measure_half_samples(samples, reference, halves)[name] == pytest.approx(expected)
 
 
 def test_the_recall_of_a_half_is_lower_than_that_of_all():
@@ -86,7 +86,7 @@ def test_the_recall_of_a_half_is_lower_than_that_of_all():
     samples, reference = feature_set(x[:128]), feature_set(1.3 * x[128:])
     metric = METRICS.build("precision_recall")
     whole = metric.measure(samples, reference)["recall"]
-    found = metric.measure_halves(samples, reference, halves_of(128))["recall"]
+    found = metric.measure_half_samples(samples, reference, halves_of(128))["recall"]
     assert 0.3 * whole < max(found) <= whole
 
 
@@ -121,7 +121,7 @@ class Plain:
 def test_a_metric_without_a_fast_way_is_measured_on_every_half():
     x = feature_set(torch.randn(2000, 1, generator=torch.Generator().manual_seed(0)))
     metric = Plain({"mean": "lower"})
-    assert not isinstance(metric, MeasuresHalves)
+    assert not isinstance(metric, MeasuresHalfSamples)
     found = intervals(x, x, [metric], metric.measure(x, x))
     assert list(found) == ["mean"]
     low, high = found["mean"]

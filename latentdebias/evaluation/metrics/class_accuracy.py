@@ -6,8 +6,8 @@ from typing import ClassVar
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.halves import Halves
-from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each_half
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
+from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each_half_sample
 
 
 @METRICS.register("class_accuracy")
@@ -29,7 +29,9 @@ class ClassAccuracy:
         share = multiclass_accuracy(samples.logits, samples.labels, num_classes=num_logits, average="micro")
         return {"class_accuracy": float(share)}
 
-    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
         """The class accuracy of each half, by score's name."""
-        # Halves of a set without its features are quicker to make.
-        return measure_each_half(self, samples.without_features(), reference, halves)
+        # Half samples of a set without its features are quicker to make.
+        return measure_each_half_sample(self, samples.without_features(), reference, halves)

@@ -9,8 +9,8 @@ from torch import nn
 from torchmetrics.image.inception import InceptionScore as TorchmetricsInceptionScore
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.halves import Halves
-from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each_half, seeded_cpu_rng
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
+from latentdebias.evaluation.metrics.metric import METRICS, Better, measure_each_half_sample, seeded_cpu_rng
 
 # The score of a split cannot exceed the number of its samples, so small splits would cap it.
 SMALLEST_SPLIT = 100
@@ -53,7 +53,9 @@ class InceptionScore:
             scores["inception_score_std"] = float(std)
         return scores
 
-    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
         """The Inception score of each half, and its deviation where it has one, by score's name."""
-        # Halves of a set without its features are quicker to make.
-        return measure_each_half(self, samples.without_features(), reference, halves)
+        # Half samples of a set without its features are quicker to make.
+        return measure_each_half_sample(self, samples.without_features(), reference, halves)

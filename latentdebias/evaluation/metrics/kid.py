@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics.image.kid import KernelInceptionDistance, poly_kernel
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.halves import Halves
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
 from latentdebias.evaluation.metrics.metric import METRICS, Better, seeded_cpu_rng
 
 ROWS_AT_ONCE = 1024
@@ -52,7 +52,9 @@ class KID:
             mean, std = kid.compute()
         return {"kid": float(mean), "kid_std": float(std)}
 
-    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
         """The squared MMD of each half, without the term of the reference alone, which is the same for all halves.
 
         Every pair of images counts, through sums over the blocks: random subsets would add a spread of their own.

@@ -7,7 +7,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.halves import Halves
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
 from latentdebias.registry import Registry
 
 Better = Literal["lower", "higher", "nearer to 0"]
@@ -25,10 +25,12 @@ class Metric(Protocol):
 
 
 @runtime_checkable
-class MeasuresHalves(Protocol):
+class MeasuresHalfSamples(Protocol):
     """An optional method of a metric: measure many halves of the samples faster than one at a time."""
 
-    def measure_halves(self, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
         """A value for each half, by score's name.
 
         Only the spread of the values over the halves is used, so they may be offset by a constant from what `measure`
@@ -36,8 +38,8 @@ class MeasuresHalves(Protocol):
         """
 
 
-def measure_each_half(
-    metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: Halves
+def measure_each_half_sample(
+    metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
 ) -> dict[str, list[float]]:
     """The scores of `metric` on each half, by name, measured half by half; scores missing on any half are dropped."""
     measured = [metric.measure(samples.part(halves.rows(chosen)), reference) for chosen in halves.chosen]

@@ -1,16 +1,107 @@
-"""Nearest-neighbour balls in feature space, from which precision, recall, density and coverage are computed.
+"""Precision, recall, density and coverage, from nearest-neighbour balls in feature space.
 
 The ball about a feature has the distance to its k-th nearest neighbour as its radius.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
+from torch_fidelity.metric_prc import prc_features_to_metric
 
-from latentdebias.evaluation.metrics.halves import Halves
+from latentdebias.evaluation.features import FeatureSet
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
+from latentdebias.evaluation.metrics.metric import METRICS, Better
 
 ROWS_AT_ONCE = 1024
+
+
+@METRICS.register("precision_recall")
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision, the share of samples in a ball of the reference, and recall, the share of the reference in a sample's.
+
+    A ball has an image's features as its centre, and reaches to their k-th nearest neighbour in the same set.
+    Kynkaanniemi et al. 2019 (arXiv:1904.06991); computed by torch-fidelity.
+    """
+
+    better: ClassVar[dict[str, Better]] = {"precision": "higher", "recall": "higher"}
+    k: PositiveInt = 3
+
+    def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
+        """{"precision", "recall"} in [0, 1]; higher is better. Empty where a set has no more than k features."""
+        if not samples.has_features or min(len(samples.features), len(reference.features)) <= self.k:
+            return {}
+        scores = prc_features_to_metric(
+            samples.features,
+            reference.features,
+            prc_neighborhood=self.k,
+            prc_batch_size=ROWS_AT_ONCE,
+            save_cpu_ram=True,
+            verbose=False,
+        )
+        return {name: scores[name] for name in ("precision", "recall")}
+
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
+        """Precision and recall of each half, by score's name; the samples' balls have their radii in the whole set."""
+        if not samples.has_features or min(len(samples.features), len(reference.features)) <= self.k:
+            return {}
+        real, fake = reference.features, samples.features
+        hits = torch.cat([balls.any(1) for balls in inside(fake, real, radii(real, self.k))])
+        reached = torch.cat([by_block(balls, halves) for balls in inside(real, fake, radii(fake, self.k))])
+        return {
+            "precision": [float(hits[halves.rows(chosen)].double().mean()) for chosen in halves.chosen],
+            "recall": [float(reached[:, chosen].any(1).double().mean()) for chosen in halves.chosen],
+        }
+
+
+@METRICS.register("density_coverage")
+@dataclass(frozen=True)
+class DensityCoverage:
+    """Density and coverage, from the balls about reference images whose radius reaches their k-th nearest neighbour.
+
+    Density is the number of balls that a sample is in, averaged over the samples and divided by k; coverage is the
+    share of balls with at least one sample. Naeem et al. 2020 (arXiv:2002.09797): more robust to outliers than
+    precision and recall. Implemented here because neither torchmetrics nor torch-fidelity has them.
+    """
+
+    better: ClassVar[dict[str, Better]] = {"density": "higher", "coverage": "higher"}
+    k: PositiveInt = 5
+
+    def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
+        """{"density" >= 0, "coverage" in [0, 1]}; higher is better.
+
+        Empty where the samples have no features, or the reference has features of no more than k images.
+        """
+        if not samples.has_features or len(reference.features) <= self.k:
+            return {}
+        real = reference.features
+        held, covered = 0, torch.zeros(len(real), dtype=torch.bool)
+        for balls in inside(samples.features, real, radii(real, self.k)):
+            held += int(balls.sum())
+            covered |= balls.any(0)
+        return {"density": held / (self.k * len(samples.features)), "coverage": float(covered.double().mean())}
+
+    def measure_half_samples(
+        self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
+    ) -> dict[str, list[float]]:
+        """The density and the coverage of each half, by score's name; empty where `measure` is."""
+        if not samples.has_features or len(reference.features) <= self.k:
+            return {}
+        real = reference.features
+        radius = radii(real, self.k)
+        held = torch.cat([balls.sum(1) for balls in inside(samples.features, real, radius)]).double() / self.k
+        # With a row for each ball, a chunk of rows is reduced at once and need not be kept.
+        covered = torch.cat([by_block(balls, halves) for balls in holding(real, radius, samples.features)])
+        return {
+            "density": [float(held[halves.rows(chosen)].mean()) for chosen in halves.chosen],
+            "coverage": [float(covered[:, chosen].any(1).double().mean()) for chosen in halves.chosen],
+        }
 
 
 def radii(features: Tensor, k: int) -> Tensor:
@@ -31,7 +122,7 @@ def holding(centres: Tensor, radius: Tensor, points: Tensor) -> Iterator[Tensor]
         yield torch.cdist(rows, points) <= ball[:, None]
 
 
-def by_block(pairs: Tensor, halves: Halves) -> Tensor:
+def by_block(pairs: Tensor, halves: HalfSamples) -> Tensor:
     """Whether each row of pairs (B, N), bool, is True for any of the N samples in a block: (B, number of blocks)."""
     counts = torch.zeros(len(pairs), len(halves.blocks))
     return counts.index_add_(1, halves.block_of_row(), pairs.float()) > 0

@@ -6,8 +6,8 @@ import torch
 from tqdm import tqdm
 
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.metrics.halves import Halves
-from latentdebias.evaluation.metrics.metric import Better, MeasuresHalves, Metric, measure_each_half
+from latentdebias.evaluation.metrics.half_samples import HalfSamples
+from latentdebias.evaluation.metrics.metric import Better, MeasuresHalfSamples, Metric, measure_each_half_sample
 
 RESAMPLES = 200
 SMALLEST_SET = 20
@@ -26,14 +26,14 @@ def intervals(
 ) -> dict[str, Interval]:
     """The 95% interval (low, high), by score's name, of every score that a metric lists in `better`.
 
-    The metrics are measured on `resamples` random halves of the samples (see `Halves`). An interval is the score plus
-    and minus 1.96 standard deviations of its values on the halves. Percentiles would be wrong, because a biased score
-    such as FID is larger on every half. The intervals cover the randomness of the samples, not of the reference.
+    The metrics are measured on `resamples` random halves of the samples (see `HalfSamples`). An interval is the score
+    plus and minus 1.96 standard deviations of its values on the halves. Percentiles would be wrong, because a biased
+    score such as FID is larger on every half. The intervals cover the randomness of the samples, not of the reference.
     Empty for fewer than 20 samples or fewer than 2 resamples.
     """
     if resamples < 2 or len(samples.logits) < SMALLEST_SET:
         return {}
-    halves = Halves.of(len(samples.logits), resamples, seed)
+    halves = HalfSamples.of(len(samples.logits), resamples, seed)
     found: dict[str, Interval] = {}
     for metric in tqdm(metrics, desc="intervals", unit="metric"):
         names = scores.keys() & better_of([metric]).keys()
@@ -47,10 +47,10 @@ def better_of(metrics: Sequence[object]) -> dict[str, Better]:
     return {name: better for metric in metrics for name, better in getattr(metric, "better", {}).items()}
 
 
-def _values(metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: Halves) -> dict[str, list[float]]:
-    if isinstance(metric, MeasuresHalves):
-        return metric.measure_halves(samples, reference, halves)
-    return measure_each_half(metric, samples, reference, halves)
+def _values(metric: Metric, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples) -> dict[str, list[float]]:
+    if isinstance(metric, MeasuresHalfSamples):
+        return metric.measure_half_samples(samples, reference, halves)
+    return measure_each_half_sample(metric, samples, reference, halves)
 
 
 def _about(score: float, values: list[float]) -> Interval:

@@ -19,8 +19,8 @@ from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import METRICS, Metric
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 from latentdebias.evaluation.protocol.scoring import Origin, Scoring
-from latentdebias.evaluation.sources.drawn import DrawnImages
 from latentdebias.evaluation.sources.find import open_images
+from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.registry import option
 from latentdebias.sampling import DrawOptions, Guidance
@@ -79,7 +79,7 @@ class InLoopEvaluation:
         """Draw with the whole state dict `weights`, and score."""
         self.sampler.load_weights(weights)
         run_dir, classes = self.run.run_dir, list(range(self.sampler.model.num_classes or 1))
-        drawn = DrawnImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
+        drawn = GeneratedImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
         samples = extract(drawn, self.scoring.extractor, drawn.count, "samples", drawn.num_classes)
         vae = vae_of(self.sampler.autoencoder.identity)
         model = ModelIdentity(model=str(run_dir), vae=vae, ema=self.run.average)

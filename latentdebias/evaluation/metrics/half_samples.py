@@ -9,7 +9,7 @@ MAX_BLOCKS = 64
 
 
 @dataclass(frozen=True)
-class Halves:
+class HalfSamples:
     """Random halves of N images: the images are split at random into blocks, and a half is half of the blocks.
 
     The standard deviation of a score over random halves estimates the standard error of the score of all images: the
@@ -26,7 +26,7 @@ class Halves:
     chosen: Tensor
 
     @classmethod
-    def of(cls, count: int, number: int, seed: int) -> "Halves":
+    def of(cls, count: int, number: int, seed: int) -> "HalfSamples":
         """`number` random halves of `count` images; equal arguments give equal halves."""
         generator = torch.Generator().manual_seed(seed)
         num_blocks = min(MAX_BLOCKS, count // 2 * 2)
@@ -34,7 +34,7 @@ class Halves:
         order = torch.rand(number, num_blocks, generator=generator).argsort(dim=1)
         return cls(blocks, order < num_blocks // 2)
 
-    def first(self, number: int) -> "Halves":
+    def first(self, number: int) -> "HalfSamples":
         """The first `number` of these halves."""
         return replace(self, chosen=self.chosen[:number])
 

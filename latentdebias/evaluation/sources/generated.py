@@ -11,7 +11,7 @@ from latentdebias.sampling import DrawOptions
 
 
 @dataclass(frozen=True)
-class DrawnImages:
+class GeneratedImages:
     """An `ImageSource` of images drawn for `labels` `(N,)`; iterating again draws the same images again."""
 
     sampler: ImageSampler
