@@ -36,7 +36,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     check_output_file(out)
     device = open_device(arguments.device)
     vae = functools.partial(load_autoencoder, device=device)
-    samples, reference, sampling = (_drawn if arguments.model else _found)(arguments, vae)
+    samples, reference, sampling = (_generated if arguments.model else _stored)(arguments, vae)
     metrics = [METRICS.build(name) for name in arguments.metrics or METRICS.names()]
     resamples = RESAMPLES if arguments.resamples is None else arguments.resamples
     scoring = Scoring(metrics, _extractor(arguments, sampling).to(device), resamples)
@@ -52,7 +52,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     print(f"{record.line()}\nwritten to {out}")
 
 
-def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSource, FoundImages, SamplingProtocol]:
+def _generated(
+    arguments: argparse.Namespace, vae: LoadAutoencoder
+) -> tuple[ImageSource, FoundImages, SamplingProtocol]:
     """The images that the model draws, the reference at the model's resolution, and the settings of the drawing.
 
     The classes have equally many images, or one apart.
@@ -66,7 +68,7 @@ def _drawn(arguments: argparse.Namespace, vae: LoadAutoencoder) -> tuple[ImageSo
     return GeneratedImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
 
 
-def _found(
+def _stored(
     arguments: argparse.Namespace, vae: LoadAutoencoder
 ) -> tuple[ImageSource, FoundImages, SamplingProtocol | None]:
     """The images of `--samples`, the reference at their resolution, and the settings of the drawing.

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion.broadcasting import over_batch
+from latentdebias.diffusion.continuous_schedules import Flow
 from latentdebias.diffusion.noise_level import NoiseLevel
-from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Flow, Schedule, Table
+from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedule, Table
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
 from latentdebias.diffusion.variances import VARIANCES, Variance

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 from pydantic import NonNegativeInt, PositiveInt
 
 from latentdebias.backbones.spec import Precision
-from latentdebias.diffusion.schedules import Flow
+from latentdebias.diffusion.continuous_schedules import Flow
 from latentdebias.errors import UserError
 from latentdebias.registry import option
 from latentdebias.sampling.ancestral import DDIM
