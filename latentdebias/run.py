@@ -27,6 +27,7 @@ from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.precision import set_precision
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
@@ -69,6 +70,7 @@ class Run:
         self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
         self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
+        set_precision(training.precision)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,

@@ -14,6 +14,7 @@ ROOMS = [
     "timm_registration",
     "distributed",
     "errors",
+    "precision",
     "devices",
     "registry",
     "files",

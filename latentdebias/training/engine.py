@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
-from latentdebias.backbones.spec import Precision
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.errors import UserError
+from latentdebias.precision import Precision
 from latentdebias.training.deepspeed_options import (
     check_compiled,
     check_options,
