@@ -37,6 +37,7 @@ ROOMS = [
     "prepare",
     "run",
     "plan",
+    "studies",
     "commands",
     "cli",
 ]
