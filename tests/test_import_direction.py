@@ -37,6 +37,7 @@ ROOMS = [
     "prepare",
     "run",
     "plan",
+    "analysis",
     "commands",
     "cli",
 ]
