@@ -13,6 +13,7 @@ ROOMS = [
     "version",
     "timm_registration",
     "distributed",
+    "process_groups",
     "errors",
     "devices",
     "registry",
