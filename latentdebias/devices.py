@@ -1,6 +1,7 @@
 """The device that a command computes on, and this process's share of the CPU cores."""
 
 import os
+from pathlib import Path
 
 import torch
 
@@ -9,8 +10,18 @@ from latentdebias.errors import UserError
 
 
 def default_device(local_rank: int = 0) -> str:
-    """The name of this process's device: GPU number `local_rank` modulo the number of GPUs, or `cpu` without a GPU."""
-    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    """The name of this process's device: GPU number `local_rank`, the only GPU that it sees, or `cpu` without a GPU.
+
+    A launcher may show each process one GPU of its own. Raises `UserError` where there are several GPUs, and fewer than
+    processes.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus > 1 and local_rank >= gpus:
+        raise UserError(
+            f"{distributed.local_world_size()} processes were started on this machine, which has {gpus} GPUs, so some "
+            f"would share one; start at most {gpus}, as torchrun --nproc_per_node gpu does."
+        )
+    return f"cuda:{local_rank if gpus > 1 else 0}" if gpus else "cpu"
 
 
 def open_device(name: str | None) -> torch.device:
@@ -39,8 +50,24 @@ def open_device(name: str | None) -> torch.device:
 def share_cores() -> None:
     """Limit torch to this process's share of the machine's cores, unless OMP_NUM_THREADS is set.
 
-    Forward passes of several processes that compete for the same cores are many times slower.
+    Processes that compete for the same cores are many times slower. The rule is the same under every launcher: torchrun
+    exports OMP_NUM_THREADS=1 where the user has set none, and that does not count as set.
     """
     processes = distributed.local_world_size()
-    if processes > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    if processes > 1 and not _user_sets_threads():
+        torch.set_num_threads(max(1, _usable_cores() // processes))
+
+
+def _user_sets_threads() -> bool:
+    environment = Path(f"/proc/{os.getppid()}/environ")
+    if "TORCHELASTIC_RUN_ID" in os.environ and environment.exists():
+        # The parent is torchrun, whose own environment is the user's.
+        return b"\0OMP_NUM_THREADS=" in b"\0" + environment.read_bytes()
+    return "OMP_NUM_THREADS" in os.environ
+
+
+def _usable_cores() -> int:
+    """The cores that this process may run on; under `srun --cpus-per-task`, as many for each process of the machine."""
+    if "SLURM_CPUS_PER_TASK" in os.environ:
+        return int(os.environ["SLURM_CPUS_PER_TASK"]) * distributed.local_world_size()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,13 +15,12 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
-from latentdebias.devices import default_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
 from latentdebias.sampling import ModelFacts, check_draw
 from latentdebias.training.deepspeed_options import zero_stage
-from latentdebias.training.engine import check_deepspeed_options
+from latentdebias.training.engine import check_deepspeed_options, training_device
 from latentdebias.training.hooks.evaluation import OpenedEvaluation, open_evaluation
 from latentdebias.training.monitor.log_writers import check_wandb
 from latentdebias.training.optimizers import check_optimizer
@@ -80,7 +79,7 @@ def prepare(config: RunConfig) -> Prepared:
     )
     if training.wandb_project:
         check_wandb()
-    device = torch.device(default_device(distributed.local_rank()))
+    device = training_device()
     autoencoder = load_autoencoder_of(shards, device) if training.sample_every or config.evaluation.every else None
     evaluation = None
     if autoencoder is not None and config.evaluation.every:

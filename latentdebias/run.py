@@ -112,7 +112,7 @@ class Run:
         A signal or the end of the launcher stops training earlier, after a checkpoint; `stopped_by` of the returned
         state says which.
         """
-        with run_lock(self.run_dir, self.engine.device):
+        with run_lock(self.run_dir):
             return self._train(self.checkpoints.resume(), self.config.training.steps)
 
     def export(self, average: str) -> None:
@@ -120,7 +120,7 @@ class Run:
 
         Raises `UserError` where there is no checkpoint.
         """
-        with run_lock(self.run_dir, self.engine.device):
+        with run_lock(self.run_dir):
             step = self.checkpoints.resume()
             if step == 0:
                 raise UserError(f"{self.run_dir} has no checkpoint to export; train first, without --export.")

@@ -46,7 +46,7 @@ def main(words: Sequence[str]) -> None:
     if arguments.export:
         check_exportable(config)
     prepared = prepare(config)
-    start_distributed()
+    start_distributed(config.training.hang_timeout)
     run = Run(prepared)
     stopped = False
     if arguments.export:

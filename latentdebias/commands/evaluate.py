@@ -11,7 +11,6 @@ from latentdebias.devices import open_device
 from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.evaluation.evaluator import extract_over_ranks
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
-from latentdebias.evaluation.gathering import joined_ranks
 from latentdebias.evaluation.metrics import METRICS
 from latentdebias.evaluation.protocol.intervals import RESAMPLES
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
@@ -23,6 +22,7 @@ from latentdebias.evaluation.sources.sample_sets import images_of, protocol_of
 from latentdebias.evaluation.sources.source import EvenlySpaced, ImageSource
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file
+from latentdebias.process_groups import joined_ranks
 from latentdebias.registry import load_plugins
 
 MAX_SAMPLES = 50_000

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from latentdebias.errors import UserError
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.gathering import gathered, ranks
 from latentdebias.evaluation.metrics.colour import colour_statistics
 from latentdebias.evaluation.metrics.metric import Metric
 from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
+from latentdebias.process_groups import gathered, ranks
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ import torch
 from latentdebias.evaluation.evaluator import extract_over_ranks
 from latentdebias.evaluation.extractors.extractor import Extractor
 from latentdebias.evaluation.features import FeatureSet
-from latentdebias.evaluation.gathering import from_first, ranks
 from latentdebias.evaluation.moments import Moments
 from latentdebias.evaluation.sources.npz import NpzImages
 from latentdebias.evaluation.sources.source import ImageSource
 from latentdebias.evaluation.statistics_cache import StatisticsCache, cache_key
 from latentdebias.files import check_output_folder
+from latentdebias.process_groups import from_first, ranks
 
 MAX_FEATURES = 100_000
 """The largest number of images whose features are kept, 2 GB with Inception; moments are of all images."""

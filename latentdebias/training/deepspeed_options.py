@@ -29,6 +29,7 @@ OWNED = {
     "torch_autocast": "training.precision",
     "checkpoint": "training.checkpoint_every",
     "tensorboard": "training.log_every",
+    "timers": "training.log_every",
 }
 
 

@@ -5,6 +5,7 @@ starts from the fp32 initialisation instead of its bf16 rounding, and the first 
 """
 
 import contextlib
+import datetime
 import logging
 import os
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.backbones.spec import Precision
 from latentdebias.batches.plan import BatchPlan
+from latentdebias.devices import default_device, share_cores
 from latentdebias.errors import UserError
+from latentdebias.process_groups import PATIENCE, set_timeout
 from latentdebias.training.deepspeed_options import (
     check_compiled,
     check_options,
@@ -31,17 +34,33 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.accelerator import cuda_accelerator, get_accelerator
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
 from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
-from deepspeed.utils import safe_get_full_fp32_param, set_z3_leaf_module
+from deepspeed.utils import groups, safe_get_full_fp32_param, set_z3_leaf_module
+
+HANG_TIMEOUT = 1800.0
+"""The default of `training.hang_timeout`: seconds without a step after which a run is taken to hang."""
+SECONDS_FOR_THE_WATCHDOG = 60.0
+"""How much later than the watchdog, which says where a rank waits, a collective of the training gives up."""
 
 
-def start_distributed() -> None:
+def training_device() -> torch.device:
+    """The device that this process trains on: that of DeepSpeed's accelerator, which DS_ACCELERATOR=cpu overrides.
+
+    Raises `UserError` where the machine has several GPUs and fewer than processes.
+    """
+    on_gpu = get_accelerator().device_name() == "cuda"
+    return torch.device(default_device(distributed.local_rank()) if on_gpu else "cpu")
+
+
+def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
     """Join the launcher's process group, or make one of a single process.
 
-    Raises `UserError` under srun or mpirun without MASTER_ADDR and MASTER_PORT.
+    A collective of the training gives up a minute after the `hang_timeout` seconds (0: never) of the watchdog. Raises
+    `UserError` under srun or mpirun without MASTER_ADDR and MASTER_PORT, and where two processes would share a GPU.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     try:
@@ -52,22 +71,45 @@ def start_distributed() -> None:
             f"MASTER_ADDR (the host of rank 0; under Slurm the first of `scontrol show hostnames`) and MASTER_PORT (a "
             f"free port there); mpirun passes them on with -x MASTER_ADDR -x MASTER_PORT."
         ) from None
-    # Else every CPU run compiles a shared-memory all-reduce first, which needs a C++ compiler; gloo does as well.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    cuda = torch.cuda.is_available()
-    if cuda:
-        # srun may show each process one device of its own; DeepSpeed takes the device of this number.
-        os.environ["LOCAL_RANK"] = str(distributed.local_rank() % torch.cuda.device_count())
-        torch.cuda.set_device(distributed.local_rank())
-    deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", verbose=False)
-    if not cuda:
-        # Ranks that share a machine's cores slow each other down many times over when each takes all of them.
-        torch.set_num_threads(max(1, torch.get_num_threads() // distributed.local_world_size()))
+    # DeepSpeed reads the list for this one operation: a shared-memory all-reduce for CPUs, which needs a C++ compiler,
+    # and gloo does as well. Unless it is set, every rank probes the compilers and GPUs for all operations.
+    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    allow_gpu_names()
+    share_cores()
+    device = training_device()
+    if device.type == "cuda":
+        # DeepSpeed takes the device of this number, and asserts that Open MPI, where it is there, says the same. Each
+        # process of srun or mpirun may be shown one GPU alone, which is number 0 to all of them.
+        for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & {"LOCAL_RANK", *os.environ}:
+            os.environ[name] = str(device.index)
+        torch.cuda.set_device(device)
+    timeout = datetime.timedelta(seconds=hang_timeout + SECONDS_FOR_THE_WATCHDOG) if hang_timeout else PATIENCE
+    try:
+        deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=timeout)
+    except torch.distributed.DistBackendError as error:
+        if "Duplicate GPU" not in str(error):
+            raise
+        raise UserError(
+            f"Two of the {distributed.local_world_size()} processes on this machine have the same GPU, and NCCL needs "
+            f"one for each; start as many processes as there are GPUs, or show each process one of its own."
+        ) from None
+    # DeepSpeed trains with a copy of the group, which it gives torch's own timeout.
+    set_timeout(timeout, groups._get_data_parallel_group())
 
 
 def stop_distributed() -> None:
     """Leave the process group."""
     torch.distributed.destroy_process_group()
+
+
+def allow_gpu_names() -> None:
+    """Let DeepSpeed start where CUDA_VISIBLE_DEVICES holds names such as GPU-8f2e... or MIG-41c7... and not numbers.
+
+    With pynvml installed, DeepSpeed takes the entries for numbers to ask NVML for free memory; without it, it asks
+    torch, which knows the GPU by either.
+    """
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").replace(",", "").replace(" ", "").isdigit():
+        cuda_accelerator.pynvml = None
 
 
 def check_deepspeed_options(raw: Mapping[str, Any], compiled: Where = "none") -> None:
@@ -113,6 +155,8 @@ class Engine:
             # `optimizers.check_optimizer` has tested it.
             "zero_allow_untested_optimizer": True,
             **raw,
+            # Else its timer waits for the device before and after each micro-batch.
+            "timers": {"throughput": {"enabled": False}},
             "train_batch_size": plan.batch_size,
             "train_micro_batch_size_per_gpu": plan.micro_batch_size,
             "gradient_accumulation_steps": plan.accumulation,
@@ -135,7 +179,19 @@ class Engine:
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 
     def __call__(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if self.zero_stage == 3:
+            self._order_gathers()
         return self.deepspeed(z, t, y)
+
+    def _order_gathers(self) -> None:
+        """Let ZeRO-3 gather no weight before all writes to the weights are done: an update, a restore, an average.
+
+        It gathers on a stream of its own where `overlap_comm` is on, and never makes that stream wait for the updates.
+        """
+        gathers = self.deepspeed.optimizer.parameter_offload._DeepSpeedZeRoOffload__allgather_stream
+        # A CPU has no streams.
+        if gathers is not None:
+            gathers.wait_stream(get_accelerator().current_stream())
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a micro-batch's mean loss; the mean over micro-batches and ranks is what `step` uses."""

@@ -12,7 +12,7 @@ from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.registry import option
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine
+from latentdebias.training.engine import HANG_TIMEOUT, Engine
 from latentdebias.training.lr_schedules import LRSchedule
 from latentdebias.training.monitor.loss_meter import LossMeter
 
@@ -62,7 +62,7 @@ class TrainingOptions:
         25.0, "seconds from a signal to the checkpoint, or the process ends without; 0: no limit", on_resume="free"
     )
     hang_timeout: NonNegativeFloat = option(
-        1800.0, "seconds without a step after which the watchdog ends the process; 0: never", on_resume="free"
+        HANG_TIMEOUT, "seconds without a step after which the watchdog ends the process; 0: never", on_resume="free"
     )
 
 

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.files import publish, sha256_of, sync_folder
+from latentdebias.process_groups import cpu_group, from_first
 from latentdebias.training.checkpoints.run_state import RunState, SavedState, StateShare
-from latentdebias.training.stopping.agreement import cpu_group
 
 COMMIT = "COMMIT.json"
 FORMAT_VERSION = 2
@@ -182,13 +182,11 @@ class Checkpoints:
 
     def _newest(self) -> Path | None:
         """The newest checkpoint whose files all match their checksums, as rank 0 finds it."""
-        answer: list[Path | str | None] = [None]
-        if distributed.rank() == 0:
-            answer[0] = self._newest_whole()
-        torch.distributed.broadcast_object_list(answer, src=0, device=self.state.zero_state.device)
-        if isinstance(answer[0], str):
-            raise UserError(answer[0])
-        return answer[0]
+        # The others wait on the CPU: to hash large checkpoints may take longer than a collective may.
+        found: Path | str | None = from_first(self._newest_whole() if distributed.rank() == 0 else None)
+        if isinstance(found, str):
+            raise UserError(found)
+        return found
 
     def _newest_whole(self) -> Path | str | None:
         candidates = self._committed()

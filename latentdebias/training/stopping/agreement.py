@@ -1,21 +1,10 @@
 """Small messages that reach all ranks at the same step, without holding up the training."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
 
-
-def cpu_group(purpose: str) -> torch.distributed.ProcessGroup:
-    """A gloo group of all ranks for one purpose, which neither the GPU nor the collectives of the training wait for."""
-    return _cpu_group(torch.distributed.group.WORLD, purpose)
-
-
-@functools.cache
-def _cpu_group(world: torch.distributed.ProcessGroup | None, purpose: str) -> torch.distributed.ProcessGroup:
-    group = torch.distributed.new_group(backend="gloo")
-    assert isinstance(group, torch.distributed.ProcessGroup), "a group of all ranks has every rank in it"
-    return group
+from latentdebias.process_groups import cpu_group
 
 
 class Agreement:

@@ -7,29 +7,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-import torch
-
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.files import try_lock
+from latentdebias.process_groups import from_first
 
 LOCK = "lock"
 
 
 @contextmanager
-def run_lock(run_dir: Path, device: torch.device) -> Iterator[None]:
+def run_lock(run_dir: Path) -> Iterator[None]:
     """Hold `run_dir` for all ranks; `UserError` on every rank where another run holds it.
 
     The lock goes with the process that holds it, so a killed run leaves none behind.
     """
-    refusal: list[str | None] = [None]
+    refusal = ""
     file: TextIO | None = None
     if distributed.rank() == 0:
         try:
             file = try_lock(run_dir / LOCK)
             if file is None:
                 holder = (run_dir / LOCK).read_text().strip() or "another run"
-                refusal[0] = (
+                refusal = (
                     f"{run_dir} is in use by {holder}, perhaps left over from a launcher that was stopped; end that "
                     f"one, or set another run_dir: --set run_dir=runs/NAME"
                 )
@@ -37,13 +36,11 @@ def run_lock(run_dir: Path, device: torch.device) -> Iterator[None]:
                 file.truncate(0)
                 print(f"process {os.getpid()} on {socket.gethostname()}", file=file, flush=True)
         except OSError as error:
-            refusal[0] = (
-                f"run_dir {run_dir} takes no files ({error.strerror}); set another one: --set run_dir=runs/NAME"
-            )
-    torch.distributed.broadcast_object_list(refusal, src=0, device=device)
+            refusal = f"run_dir {run_dir} takes no files ({error.strerror}); set another one: --set run_dir=runs/NAME"
+    refusal = from_first(refusal)
     try:
-        if refusal[0]:
-            raise UserError(refusal[0])
+        if refusal:
+            raise UserError(refusal)
         yield
     finally:
         if file is not None:
