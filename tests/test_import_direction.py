@@ -39,6 +39,8 @@ ROOMS = [
     "prepare",
     "run",
     "plan",
+    "analysis",
+    "studies",
     "commands",
     "cli",
 ]

@@ -49,6 +49,9 @@ class TrainingOptions:
     export_every: NonNegativeInt = option(
         0, "the model directory is always written at the end; 0: only there", on_resume="free"
     )
+    export_at: tuple[PositiveInt, ...] = option(
+        (), "steps whose model directories are kept beside it, in models/step-N/", on_resume="free"
+    )
     peak_tflops: PositiveFloat | None = option(
         None,
         "a rank's peak, for model FLOP utilisation; null: of the data sheet, or measured",

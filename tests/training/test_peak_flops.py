@@ -36,9 +36,17 @@ def test_a_gpu_is_known_by_the_name_that_torch_gives(device_name, gpu):
 
 
 @pytest.mark.parametrize(
-    "device_name", ["NVIDIA A10G", "NVIDIA L40", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA GeForce RTX 4090 Laptop GPU"]
+    "device_name",
+    [
+        "NVIDIA A10G",
+        "NVIDIA L40",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA A100-SXM4-40GB MIG 3g.20gb",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+    ],
 )
-def test_a_relative_of_a_gpu_is_not_taken_for_it(device_name):
+def test_a_relative_or_a_slice_of_a_gpu_is_not_taken_for_it(device_name):
     assert find_gpu(device_name) is None
 
 

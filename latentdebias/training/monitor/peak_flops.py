@@ -86,7 +86,9 @@ def find_peak(device: torch.device, precision: Precision, stated_tflops: float |
 
 
 def find_gpu(device_name: str) -> Gpu | None:
-    """The GPU that torch calls `device_name`, None where the table has none."""
+    """The GPU that torch calls `device_name`; None where the table has none, and for a MIG slice, a part of one."""
+    if re.search(r"\bMIG\b", device_name):
+        return None
     return next((gpu for gpu in GPUS.values() if re.search(rf"\b{gpu.pattern}", device_name)), None)
 
 
