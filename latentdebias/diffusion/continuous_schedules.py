@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.schedules import SCHEDULES, Schedule
+from latentdebias.errors import UserError
 
 
 class ContinuousSchedule(Schedule):
@@ -29,17 +31,37 @@ class ContinuousSchedule(Schedule):
 class Flow(ContinuousSchedule):
     """The linear path alpha = 1 - sigma, with t in [0, 1] and the resolution shift of SD3.
 
-    sigma = shift t / (1 + (shift - 1) t)   (Esser et al. 2024, eq. 23); the network is told 1000 sigma.
+    sigma = shift t / (1 + (shift - 1) t)   (Esser et al. 2024, eq. 23); the network is told 1000 sigma. `shift: auto`
+    is sqrt(C h w / 4096) for latents of shape (C, h, w), RAE's dimension shift (Zheng et al. 2025, arXiv:2510.11690).
     """
 
-    shift: PositiveFloat = 1.0
+    shift: PositiveFloat | Literal["auto"] = 1.0
+
+    def for_latents(self, shape: tuple[int, int, int] | None) -> "Flow":
+        if self.shift != "auto" or shape is None:
+            return self
+        return Flow(shift=math.sqrt(math.prod(shape) / 4096))
+
+    @property
+    def _shift(self) -> float:
+        if self.shift == "auto":
+            raise UserError(
+                "Schedule flow with shift 'auto' depends on the shape of the latents: state it in data.latent_shape, or "
+                "give shift a number, sqrt(C h w / 4096)."
+            )
+        return self.shift
 
     def _sigma(self, t: Tensor) -> Tensor:
-        return self.shift * t / (1 + (self.shift - 1) * t)
+        return self._shift * t / (1 + (self._shift - 1) * t)
 
     def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         sigma = self._sigma(t.to(dtype))
         return NoiseLevel(1 - sigma, sigma)
+
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        t = t.to(dtype)
+        level = self.level(t, dtype).inside()
+        return 2 * self._shift / ((1 + (self._shift - 1) * t) ** 2 * level.sigma * level.alpha)
 
     def unit_at(self, ratio: Tensor) -> Tensor:
         return self.from_model_time(1000 * ratio / (1 + ratio))
@@ -49,7 +71,7 @@ class Flow(ContinuousSchedule):
 
     def from_model_time(self, time: Tensor) -> Tensor:
         sigma = time / 1000
-        return sigma / (self.shift - (self.shift - 1) * sigma)
+        return sigma / (self._shift - (self._shift - 1) * sigma)
 
 
 @SCHEDULES.register("edm")
@@ -78,6 +100,9 @@ class EdmLevels(ContinuousSchedule):
         alpha = torch.rsqrt(1 + ratio**2)
         return NoiseLevel(alpha, ratio * alpha)
 
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.full_like(t, 2 * math.log(self.sigma_max / self.sigma_min), dtype=dtype)
+
     def unit_at(self, ratio: Tensor) -> Tensor:
         low, high = math.log(self.sigma_min), math.log(self.sigma_max)
         return ((ratio.log() - low) / (high - low)).clamp(0, 1)
@@ -87,3 +112,70 @@ class EdmLevels(ContinuousSchedule):
 
     def from_model_time(self, time: Tensor) -> Tensor:
         return self.unit_at((4 * time).exp())
+
+
+@SCHEDULES.register("trig")
+@dataclass(frozen=True, kw_only=True)
+class Trig(ContinuousSchedule):
+    """alpha = cos(pi t / 2) and sigma = sin(pi t / 2), t in [0, 1]: SiT's GVP path, and TrigFlow's.
+
+    Ma et al. 2024 (arXiv:2401.08740), table 1; Lu & Song 2024 (arXiv:2410.11081), whose angle is pi t / 2. It preserves
+    variance, and target v is its velocity but for the factor pi / 2. The network is told 1000 t.
+    """
+
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
+        angle = t.to(dtype) * (math.pi / 2)
+        # The cosine of the rounded pi / 2 is not 0, and below it may be negative.
+        return NoiseLevel(torch.cos(angle).clamp(min=0), torch.sin(angle))
+
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        level = self.level(t, dtype).inside()
+        return math.pi / (level.alpha * level.sigma)
+
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        return torch.atan(ratio) * (2 / math.pi)
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return 1000 * t
+
+    def from_model_time(self, time: Tensor) -> Tensor:
+        return time / 1000
+
+
+@SCHEDULES.register("laplace")
+@dataclass(frozen=True, kw_only=True)
+class LaplaceSchedule(ContinuousSchedule):
+    """log SNR = mu - b sgn(1/2 - t) ln(1 - 2 |t - 1/2|), so that a uniform t gives it a Laplace distribution.
+
+    Hang et al. 2024 (arXiv:2407.03297), eq. 8, with mu = 0 and b = 0.5; alpha^2 = sigmoid(log SNR), so the path
+    preserves variance. log SNR is cut off at mu - `reach` and mu + `reach`, beyond which the formula goes to infinity.
+    The network is told 1000 t.
+    """
+
+    mu: float = 0.0
+    b: PositiveFloat = 0.5
+    reach: PositiveFloat = 15.0
+
+    def _log_snr(self, t: Tensor) -> Tensor:
+        distance = t - 0.5
+        # -ln(1 - 2 |t - 1/2|) is 0 in the middle and infinite at both ends.
+        out = (-self.b * torch.log1p(-2 * distance.abs())).clamp(max=self.reach)
+        return self.mu - distance.sign() * out
+
+    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
+        log_snr = self._log_snr(t.to(dtype))
+        return NoiseLevel(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
+
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        left = 1 - 2 * (t.to(dtype) - 0.5).abs()
+        return 2 * self.b / left.clamp(min=math.exp(-self.reach / self.b))
+
+    def unit_at(self, ratio: Tensor) -> Tensor:
+        distance = 2 * ratio.log() + self.mu
+        return 0.5 + 0.5 * distance.sign() * (1 - torch.exp(-distance.abs() / self.b))
+
+    def model_time(self, t: Tensor) -> Tensor:
+        return 1000 * t
+
+    def from_model_time(self, time: Tensor) -> Tensor:
+        return time / 1000

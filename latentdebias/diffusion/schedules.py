@@ -7,7 +7,7 @@ continuous one; the noise grows with t. The *time* is what the network is told o
 import functools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +25,14 @@ class Schedule(ABC):
     @abstractmethod
     def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         """The noise level at t, in `dtype` and the shape of t; with beta where the schedule is discrete."""
+
+    @abstractmethod
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """How fast log SNR falls at t, per share u of the schedule: -d log SNR / du, `(B,)` -> `(B,)`."""
+
+    def level_and_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
+        """The noise level at t with its `rate`, which `level` leaves out because only weightings need it."""
+        return replace(self.level(t, dtype), rate=self.log_snr_rate(t, dtype))
 
     @abstractmethod
     def from_unit(self, u: Tensor) -> Tensor:
@@ -45,6 +53,10 @@ class Schedule(ABC):
     @abstractmethod
     def from_model_time(self, time: Tensor) -> Tensor:
         """The timestep t whose `model_time` is `time`: `(B,)` -> `(B,)`."""
+
+    def for_latents(self, shape: tuple[int, int, int] | None) -> "Schedule":
+        """The schedule for latents of `shape` (C, h, w), where a field of it depends on the shape; else itself."""
+        return self
 
     @abstractmethod
     def grid(self) -> Tensor:
@@ -102,6 +114,17 @@ class DiscreteSchedule(Schedule):
             rows = (alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), betas_of(alphas_cumprod))
             self._tables[key] = torch.stack(rows).to(*key)
         return self._tables[key]
+
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The difference of log SNR between the timesteps on either side of t, at the ends to the one beside it."""
+        return self._rates.to(t.device, dtype)[t.long()]
+
+    @functools.cached_property
+    def _rates(self) -> Tensor:
+        log_snr = self.level(self.grid(), torch.float64).log_snr
+        if len(log_snr) == 1:
+            return torch.full_like(log_snr, math.nan)
+        return -torch.gradient(log_snr)[0] * self.num_timesteps
 
     def from_unit(self, u: Tensor) -> Tensor:
         return (u * self.num_timesteps).long().clamp(0, self.num_timesteps - 1)

@@ -27,10 +27,13 @@ class Weighting(ABC):
 
     `space` is the target whose squared error the formula multiplies ("target": whatever the network predicts);
     `max_weight` caps the weight in the space of the network's own target; `normalize: mean` scales the weight so that
-    its mean over the timestep sampler is 1.
+    its mean over the timestep sampler is 1. `per` says what the formula is a weight on: each timestep ("t"), or each
+    log SNR ("log_snr"), which multiplies it by -1/2 d log SNR / dt, so that with uniform timesteps the loss is
+    1/2 int w(log SNR) |error|^2 d log SNR whatever the schedule (Kingma & Gao 2023, arXiv:2303.00848, eq. 6).
     """
 
     space: str = "target"
+    per: Literal["t", "log_snr"] = "t"
     max_weight: PositiveFloat | None = None
     normalize: Literal["mean"] | None = None
 
@@ -42,6 +45,9 @@ class Weighting(ABC):
         """The weight on the squared error of `target`, capped at `max_weight`: `(B,)`, in the dtype of the level."""
         level = level.inside()
         weight = self.weight(level)
+        if self.per == "log_snr":
+            assert level.rate is not None, "level_and_rate gives it"
+            weight = weight * level.rate / 2
         if self.space != "target":
             stated = TARGETS.build(self.space)
             ratio = stated.det(level) / target.det(level)
