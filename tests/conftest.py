@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,8 +13,11 @@ import torch
 from diffusers import AutoencoderKL
 
 from latentdebias.autoencoders import load_autoencoder
+from latentdebias.config import load_config
 from latentdebias.digits import write_images
 from latentdebias.images.find import find_images
+from latentdebias.prepare import prepare
+from latentdebias.run import Run
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.training.engine import start_distributed, stop_distributed
 
@@ -100,3 +103,13 @@ def small_run(digit_shards: Path, tmp_path: Path) -> list[str]:
         "training.sample_every": 0,
     }
     return [f"{key}={value}" for key, value in changes.items()]
+
+
+@pytest.fixture
+def make_run(small_run: list[str], process_group: None) -> Callable[..., Run]:
+    """A function that builds a run of seconds, with further overrides in the form of --set."""
+
+    def make(*overrides: str) -> Run:
+        return Run(prepare(load_config("digits_debias.yaml", [*small_run, *overrides])))
+
+    return make

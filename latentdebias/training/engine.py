@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
-from latentdebias.backbones.spec import Precision
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.devices import default_device, share_cores
 from latentdebias.errors import UserError
+from latentdebias.precision import Precision
 from latentdebias.process_groups import PATIENCE, set_timeout
 from latentdebias.training.deepspeed_options import (
     check_compiled,
@@ -34,7 +34,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
-from deepspeed.accelerator import get_accelerator
+from deepspeed.accelerator import cuda_accelerator, get_accelerator
 from deepspeed.comm.config import CommsLoggerConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
@@ -74,6 +74,7 @@ def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
     # DeepSpeed reads the list for this one operation: a shared-memory all-reduce for CPUs, which needs a C++ compiler,
     # and gloo does as well. Unless it is set, every rank probes the compilers and GPUs for all operations.
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    allow_gpu_names()
     share_cores()
     device = training_device()
     if device.type == "cuda":
@@ -99,6 +100,16 @@ def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
 def stop_distributed() -> None:
     """Leave the process group."""
     torch.distributed.destroy_process_group()
+
+
+def allow_gpu_names() -> None:
+    """Let DeepSpeed start where CUDA_VISIBLE_DEVICES holds names such as GPU-8f2e... or MIG-41c7... and not numbers.
+
+    With pynvml installed, DeepSpeed takes the entries for numbers to ask NVML for free memory; without it, it asks
+    torch, which knows the GPU by either.
+    """
+    if not os.environ.get("CUDA_VISIBLE_DEVICES", "0").replace(",", "").replace(" ", "").isdigit():
+        cuda_accelerator.pynvml = None
 
 
 def check_deepspeed_options(raw: Mapping[str, Any], compiled: Where = "none") -> None:

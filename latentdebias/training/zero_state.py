@@ -35,10 +35,13 @@ class ZeroState:
         state: dict[str, Any] = self._optimizer.state[self._layout.optimizer_keys[partition]]
         return state
 
-    def step_count_device(self, partition: int) -> torch.device:
-        """The device on which the optimizer keeps its count of steps: a fused one keeps it beside the weights."""
-        fused = self._optimizer.defaults.get("fused")
-        return self.partitions[partition].device if fused else torch.device("cpu")
+    def usual_device(self, partition: int, state: str) -> torch.device:
+        """The device on which an optimizer keeps its `state` of a partition, by torch's rule for loading state dicts.
+
+        Everything is beside the weights, except the count of steps, which only a fused optimizer keeps there.
+        """
+        beside = state != "step" or self._optimizer.defaults.get("fused")
+        return self.partitions[partition].device if beside else torch.device("cpu")
 
     def optimizer_groups(self) -> list[dict[str, Any]]:
         """What the optimizer counts for each parameter group: numbers, and 0-dim tensors as `{"tensor": number}`."""

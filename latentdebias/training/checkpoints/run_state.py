@@ -27,17 +27,27 @@ FP32, UNTRAINED = "fp32", "untrained"
 
 @dataclass
 class StateShare:
-    """One rank's share of a run's state on the CPU: pieces of weights with their starts, small tensors, and numbers."""
+    """One rank's share of a run's state on the CPU: pieces of weights with their starts, small tensors, and numbers.
+
+    `on_cpu` names the tensors that the optimizer keeps on the CPU where torch's rule says beside the weights.
+    """
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    on_cpu: list[str] = field(default_factory=list)
+
+    def notes(self) -> dict[str, str]:
+        """What stands in a file's header beside the tensors, each as JSON; `on_cpu` only where it names a tensor."""
+        notes = {"starts": self.starts, "numbers": self.numbers, "groups": self.groups}
+        if self.on_cpu:
+            notes["on_cpu"] = self.on_cpu
+        return {name: json.dumps(note) for name, note in notes.items()}
 
     def write(self, path: Path) -> None:
-        """Write a safetensors file, with the starts, numbers and groups as JSON in its header."""
-        notes = {"starts": self.starts, "numbers": self.numbers, "groups": self.groups}
-        save_file(self.tensors, path, metadata={name: json.dumps(note) for name, note in notes.items()})
+        """Write a safetensors file, with `notes` in its header."""
+        save_file(self.tensors, path, metadata=self.notes())
 
 
 class SavedState:
@@ -46,6 +56,7 @@ class SavedState:
     def __init__(self, files: Sequence[Path]) -> None:
         self.numbers: dict[str, float] = {}
         self.groups: list[dict[str, Any]] = []
+        self.on_cpu: set[str] = set()
         self._wholes: dict[str, Any] = {}
         self._pieces: dict[str, list[tuple[Any, int]]] = {}
         self._states: dict[str, set[str]] = {}
@@ -56,6 +67,7 @@ class SavedState:
         notes = {name: json.loads(note) for name, note in file.metadata().items()}
         self.numbers.update(notes["numbers"])
         self.groups = notes["groups"]
+        self.on_cpu.update(notes.get("on_cpu", []))
         for key in [*file.keys(), *notes["numbers"]]:
             state, name = key.split("/", 1)
             self._states.setdefault(name, set()).add(state)
@@ -78,10 +90,10 @@ class SavedState:
         return tensor
 
     def read(self, key: str, start: int, numel: int) -> Tensor:
-        """Numbers [start, start + numel) of a flattened weight, fp32."""
-        found, missing = torch.empty(numel), numel
-        for file, first in self._pieces[key]:
-            piece = file.get_slice(key)
+        """Numbers [start, start + numel) of a flattened weight, or of an optimizer's state of it, as it was saved."""
+        pieces = [(file.get_slice(key), first) for file, first in self._pieces[key]]
+        found, missing = torch.empty(numel, dtype=pieces[0][0][:0].dtype), numel
+        for piece, first in pieces:
             low, high = max(start, first), min(start + numel, first + piece.get_shape()[0])
             if low < high:
                 found[low - start : high - start] = piece[low - first : high - first]
@@ -111,6 +123,8 @@ class RunState:
         for fragment in self._to_write():
             for state, value in self._held(fragment.partition).items():
                 self._add(share, f"{state}/{fragment.name}", value, fragment)
+                if isinstance(value, Tensor) and self._is_away(fragment.partition, state, value):
+                    share.on_cpu.append(f"{state}/{fragment.name}")
         untrained = self.zero_state.untrained_weights()
         if distributed.rank() == 0:
             share.tensors.update({f"{UNTRAINED}/{name}": weight for name, weight in untrained.items()})
@@ -156,14 +170,20 @@ class RunState:
     def _is_flat(self, value: Tensor, fragment: Fragment) -> bool:
         return value.dim() > 0 and value.numel() == self.zero_state.partitions[fragment.partition].numel()
 
+    def _is_away(self, partition: int, state: str, value: Tensor) -> bool:
+        """Whether `value` is on the CPU, though torch's rule has the optimizer's `state` beside weights on a GPU."""
+        return value.device.type == "cpu" != self.zero_state.usual_device(partition, state).type
+
     def _fill(self, fragment: Fragment, state: str, saved: SavedState) -> None:
         key, states = f"{state}/{fragment.name}", self.zero_state.optimizer_state(fragment.partition)
         if key in saved.numbers:
             states[state] = saved.numbers[key]
         elif not saved.is_cut(key):
-            states[state] = saved.whole(key).to(self.zero_state.step_count_device(fragment.partition))
+            device = "cpu" if key in saved.on_cpu else self.zero_state.usual_device(fragment.partition, state)
+            states[state] = saved.whole(key).to(device)
         else:
-            held = self._held(fragment.partition)
-            target = held[state] if state in held else states.setdefault(state, torch.zeros_like(held[FP32]))
-            piece = saved.read(key, fragment.start, fragment.numel)
+            held, piece = self._held(fragment.partition), saved.read(key, fragment.start, fragment.numel)
+            target = held.get(state)
+            if target is None:
+                target = states[state] = torch.zeros_like(held[FP32], dtype=piece.dtype)
             target.view(-1)[fragment.offset : fragment.offset + fragment.numel].copy_(piece)
