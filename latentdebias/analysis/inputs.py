@@ -19,9 +19,10 @@ from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
-from latentdebias.registry import brief
+from latentdebias.registry import brief, load_plugins
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
+from latentdebias.training.monitor.log_writers import LOG
 
 MOST_LATENTS = 10_000
 CPU = torch.device("cpu")
@@ -58,6 +59,14 @@ class LabelledModel:
 
 
 @dataclass(frozen=True)
+class LabelledRun:
+    """A run directory with the label under which figures show it."""
+
+    label: str
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Inputs:
     """The models and data of a figure, each opened when it is first asked for.
 
@@ -86,6 +95,16 @@ class Inputs:
             _check_same_latents(models[0].config, model.config, directory)
         labels = labels_of([model.diffusion for model in models], self.directories)
         return [LabelledModel(*each) for each in zip(labels, self.directories, models, strict=True)]
+
+    @functools.cached_property
+    def runs(self) -> list[LabelledRun]:
+        """The run directories of `directories`: each RUN/model, RUN, or folder of several of them, such as a study.
+
+        Raises `UserError` where there is none.
+        """
+        found = [run for directory in self.directories for run in _runs_at(directory)]
+        diffusions = [_diffusion_of(run) for run in found]
+        return [LabelledRun(*each) for each in zip(labels_of(diffusions, found), found, strict=True)]
 
     @functools.cached_property
     def latents(self) -> Latents:
@@ -141,7 +160,26 @@ def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path)
 
 def run_of(directory: Path) -> Path:
     """The run directory of a model directory RUN/model; a directory that holds a log is a run itself."""
-    return directory if (directory / "log.jsonl").is_file() else directory.absolute().parent
+    return directory if (directory / LOG).is_file() else directory.absolute().parent
+
+
+def _runs_at(directory: Path) -> list[Path]:
+    run = run_of(directory)
+    if (run / LOG).is_file():
+        return [run]
+    if runs := sorted(log.parent for log in directory.glob(f"*/{LOG}")):
+        return runs
+    raise UserError(f"{directory} belongs to no training run: there is no {LOG} in it, nor beside or below it.")
+
+
+def _diffusion_of(run_dir: Path) -> Diffusion:
+    config = run_dir / RUN_CONFIG
+    try:
+        settings = yaml.safe_load(config.read_text())
+        load_plugins(settings.get("imports") or ())
+        return Diffusion(**settings["diffusion"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
 
 
 def shards_of_run(run_dir: Path) -> Path | None:

@@ -11,6 +11,7 @@ from latentdebias.errors import UserError, command, legal_choices, run_tool
 
 Parser = argparse.ArgumentParser
 MODELS = "a model directory; once for each model"
+RUNS = "a run directory, its model directory, or a folder of runs; once for each"
 SHARDS = "latents of the models' autoencoder; default: those that the run of the first model was trained on"
 
 
@@ -74,6 +75,12 @@ def _models(parser: Parser) -> None:
     )
 
 
+def _runs(parser: Parser) -> None:
+    parser.add_argument(
+        "--model", required=True, action="append", type=Path, dest="directories", metavar="DIR", help=RUNS
+    )
+
+
 def _latents(parser: Parser) -> None:
     parser.add_argument("--shards", type=Path, metavar="DIR", help=SHARDS)
     num = "latents to compute with, evenly spaced in the set; default all, and at most 10000"
@@ -106,6 +113,10 @@ def _one_step(parser: Parser) -> None:
     parser.add_argument("--images", type=positive, metavar="N", help="default 3")
 
 
+def _loss_by_t(parser: Parser) -> None:
+    parser.add_argument("--average", type=positive, metavar="N", help="log lines in one point; default 1")
+
+
 FIGURES: Mapping[str, FigureArguments] = {
     "curves": FigureArguments("SNR, 1/sqrt(SNR) and the weightings, by t and by log SNR; no model needed", [_curves]),
     "error-by-t": FigureArguments(
@@ -114,6 +125,9 @@ FIGURES: Mapping[str, FigureArguments] = {
     ),
     "one-step": FigureArguments(
         "estimates of x0 from one network call, beside the images", [_models, _latents, _vae, _one_step]
+    ),
+    "loss-by-t": FigureArguments(
+        "the unweighted squared error of x0 over training, by tenth of the schedule, from the log", [_runs, _loss_by_t]
     ),
 }
 
