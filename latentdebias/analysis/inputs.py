@@ -14,7 +14,7 @@ from torch import Tensor
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.normalization import LatentNormalization
-from latentdebias.diffusion import TARGETS, Diffusion, Weighting
+from latentdebias.diffusion import TARGETS, Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
@@ -112,7 +112,7 @@ class Inputs:
 
         Each is drawn from its posterior, with noise that is a function of (seed, its number in the set).
         """
-        config, shards = self.models[0].model.config, self._open_shards()
+        config, shards = self.models[0].model.config, LatentShards(self.shards_directory)
         made_with = AutoencoderIdentity(**{**shards.manifest.autoencoder, "id": config.autoencoder.id})
         if made_with != config.autoencoder or tuple(shards.latent_shape) != tuple(config.latent_shape):
             raise UserError(
@@ -135,16 +135,18 @@ class Inputs:
         """The first model with the autoencoder, which is that of all models."""
         return self.models[0].model.image_sampler(self.vae)
 
-    def _open_shards(self) -> LatentShards:
+    @property
+    def shards_directory(self) -> Path:
+        """The folder of the latents; `UserError` where it is neither given nor known from the first model's run."""
         if self.shards is not None:
-            return LatentShards(self.shards)
+            return self.shards
         where = shards_of_run(run_of(self.directories[0]))
         if where is None:
             raise UserError(
                 f"It is not known which latents {self.directories[0]} was trained on, for no run's {RUN_CONFIG} is "
                 f"beside it; name the shard set: --shards DIR."
             )
-        return LatentShards(where)
+        return where
 
 
 def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path) -> None:
@@ -193,7 +195,7 @@ def shards_of_run(run_dir: Path) -> Path | None:
 
 def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> list[str]:
     """A label for each model: its weighting, with the target where targets differ, and its place where both agree."""
-    labels = [weighting_label(each.weighting) for each in diffusions]
+    labels = [part_label(each.weighting) for each in diffusions]
     if len({each.target for each in diffusions}) > 1:
         labels = [f"{label} on {TARGETS.name_of(each.target)}" for label, each in zip(labels, diffusions, strict=True)]
     count = Counter(labels)
@@ -203,9 +205,9 @@ def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> l
     return [f"{label} ({place})" if count[label] > 1 else label for label, place in zip(labels, places, strict=True)]
 
 
-def weighting_label(weighting: Weighting) -> str:
-    """A weighting's name, followed by the options that are not at their defaults: "min_snr gamma 1"."""
-    spec = brief(weighting)
+def part_label(part: object) -> str:
+    """The name of a registered part, followed by the options that are not at their defaults: "min_snr gamma 1"."""
+    spec = brief(part)
     if isinstance(spec, str):
         return spec
     options = (f"{name} {value}" for name, value in spec.items() if name != "name")

@@ -1,20 +1,11 @@
 """Losses over training, from the log."""
 
-import json
-
 import pytest
-import yaml
+from run_files import write_run
 
 from latentdebias.analysis.figures.loss_by_t import LossByT
 from latentdebias.analysis.inputs import Inputs
 from latentdebias.errors import UserError
-
-
-def write_run(folder, records, weighting="debias"):
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"diffusion": {"weighting": weighting}}))
-    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    return folder
 
 
 def record(step, losses, error=0.1):

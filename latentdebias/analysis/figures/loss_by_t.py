@@ -51,8 +51,8 @@ class LossByT(Figure):
         records = [record for record in _records(run) if "x0_loss_by_t" in record]
         if not records:
             raise UserError(
-                f"{run.directory / LOG} has no x0_loss_by_t: the run has logged nothing yet, or was trained by an older "
-                f"latentdebias. Train it further, or again."
+                f"{run.directory / LOG} has no x0_loss_by_t: the run has logged nothing yet, or an older latentdebias "
+                f"trained it. Train it further, or again."
             )
         for start in range(0, len(records), self.average):
             lines = records[start : start + self.average]
