@@ -27,6 +27,7 @@ from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.precision import set_precision
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
@@ -54,6 +55,11 @@ from latentdebias.training.zero_state import ZeroState
 CHECKPOINTS = "checkpoints"
 
 
+def kept_model(run_dir: Path, step: int) -> Path:
+    """The model directory of a step that `training.export_at` names."""
+    return run_dir / "models" / f"step-{step:08d}"
+
+
 def check_exportable(config: RunConfig) -> None:
     """Raise `UserError` where `run_dir` has no folder of checkpoints to export from."""
     if not (Path(config.run_dir) / CHECKPOINTS).is_dir():
@@ -69,6 +75,7 @@ class Run:
         self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
         self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
+        set_precision(training.precision)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
@@ -179,7 +186,8 @@ class Run:
             print(line, file=sys.stderr, flush=True)
 
     def _write_model(self, step: int, average: str) -> None:
-        WithAverage(self.state, average, 0, functools.partial(self._export, average)).now(step)
+        export = functools.partial(self._export, average, self.run_dir / "model")
+        WithAverage(self.state, average, 0, export).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -207,9 +215,10 @@ class Run:
         hooks: list[Hook] = [
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
+            self._keep_model,
             watchdog.unwatched(Checkpointing(self.checkpoints, config.training)),
         ]
-        export = functools.partial(self._export, run.average)
+        export = functools.partial(self._export, run.average, self.run_dir / "model")
         uses: list[tuple[int, Callable[[], UseWeights]]] = [
             (config.training.export_every, lambda: export),
             (config.training.sample_every, lambda: SampleGrid(config.sampling, run)),
@@ -253,8 +262,15 @@ class Run:
         autoencoder = prepared.autoencoder or load_autoencoder_of(prepared.shards, device)
         return ImageSampler(model, prepared.normalization, autoencoder)
 
-    def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
-        save_model(self.run_dir / "model", self._model_config(step, average), weights)
+    def _keep_model(self, state: TrainState) -> None:
+        """The hook that writes the models of `training.export_at`."""
+        if state.step in self.config.training.export_at:
+            average = self.config.ema.first
+            export = functools.partial(self._export, average, kept_model(self.run_dir, state.step))
+            WithAverage(self.state, average, 0, export).now(state.step)
+
+    def _export(self, average: str, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(directory, self._model_config(step, average), weights)
 
     def _model_config(self, step: int, average: str) -> ModelConfig:
         prepared, manifest = self.prepared, self.prepared.shards.manifest

@@ -15,6 +15,7 @@ ROOMS = [
     "distributed",
     "process_groups",
     "errors",
+    "precision",
     "devices",
     "registry",
     "files",
@@ -39,6 +40,7 @@ ROOMS = [
     "run",
     "plan",
     "analysis",
+    "studies",
     "commands",
     "cli",
 ]

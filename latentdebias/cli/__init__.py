@@ -29,6 +29,7 @@ COMMANDS = {
     "ema": "make the average of any width after training",
     "plan": "say what a run will cost",
     "bench": "measure rates on this machine",
+    "study": "train, score and report a grid of runs under equal settings",
     "play": "open a local page to draw with a model",
     "demo": "encode, train, sample and evaluate the handwritten digits, offline",
 }
