@@ -41,6 +41,7 @@ class EvaluationOptions(DrawOptions):
     extractor: Annotated[ExtractorSource, EXTRACTORS.part] = option(
         EXTRACTORS.build("inception"), "{name: inception, weights: PATH}"
     )
+    resamples: NonNegativeInt = option(0, "half samples that make the 95% intervals; 0: none")
     guidance: Guidance = option(Guidance(1.0), "")
 
 
@@ -85,7 +86,7 @@ class InLoopEvaluation:
 
     def __init__(self, options: EvaluationOptions, opened: OpenedEvaluation, run: HookContext) -> None:
         self.options, self.run, self.sampler = options, run, run.open_image_sampler()
-        self.reference, self.scoring = opened.reference, Scoring(options.metrics, opened.extractor, resamples=0)
+        self.reference, self.scoring = opened.reference, Scoring(options.metrics, opened.extractor, options.resamples)
 
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights` of rank 0, and score; every rank must call it."""
