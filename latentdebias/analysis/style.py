@@ -55,6 +55,14 @@ def panels(rows: int, columns: int, width: float = 7.0, height: float = 5.5) -> 
     return picture, list(picture.subplots(rows, columns, squeeze=False).flat)
 
 
+def mosaic(layout: list[Any], width: float, heights: list[float]) -> tuple["Picture", dict[str, Any]]:
+    """A picture `width` inches wide whose rows are `heights` inches high, with the axes that `layout` names."""
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(width, sum(heights)))
+    return picture, picture.subplot_mosaic(layout, height_ratios=heights)
+
+
 def show_tiles(axes: Any, images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Draw images (R, C, 3, H, W) uint8 as a grid with the names of its rows and columns beside it."""
     _, _, _, height, width = images.shape

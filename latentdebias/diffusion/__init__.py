@@ -1,6 +1,5 @@
 """Noise levels, schedules, targets, weightings, variances and timestep samplers: pure torch, no I/O."""
 
-from latentdebias.diffusion import newer_timesteps, newer_weightings  # noqa: F401  (they register their parts)
 from latentdebias.diffusion.errors import ERRORS, ErrorFunction
 from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.process import Diffusion

@@ -9,40 +9,35 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion.broadcasting import over_batch
-from latentdebias.diffusion.continuous_schedules import Flow
 from latentdebias.diffusion.errors import ERRORS, ErrorFunction, Squared
 from latentdebias.diffusion.noise_level import NoiseLevel
-from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedule, Table
+from latentdebias.diffusion.scheduler_parts import parts_of_scheduler
+from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedule
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.terms import TERMS, Term, check_pairs, of_neighbours
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
 from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 
-TARGET_OF_PREDICTION_TYPE = {
-    "epsilon": "eps",
-    "sample": "x0",
-    "v_prediction": "v",
-    "flow_prediction": "flow",
-}
 # A weight above this is one that only the guard on SNR keeps finite (cosine's largest real one, inv_snr, is 4e8).
 UNBOUNDED = 1e10
 UNEVEN = 100
-RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """What a loss is the sum of, each `(B,)` fp32.
+    """What a loss is the sum of, each `(B,)` fp32, and `x0_error`, for the log.
 
     That is the weighted error, the bound that trains a learned variance, and the sum of the additional `terms`.
+    `x0_error` is the squared error of the x0 that the prediction means, without a weight or a gradient.
     """
 
     error: Tensor
     bound: Tensor
     terms: Tensor
+    x0_error: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -95,19 +90,8 @@ class Diffusion:
 
         The target is read from `scheduler.config.prediction_type`. Raises `UserError` for a scheduler with neither.
         """
-        config = scheduler.config
-        _refuse_other_noise_levels(scheduler)
-        others = (weighting, timesteps, variance, error, terms)
-        if config.get("use_flow_sigmas", False):
-            return cls(Flow(shift=float(config.flow_shift)), "flow", *others)
-        if hasattr(scheduler, "alphas_cumprod"):
-            prediction_type = config.prediction_type
-            if prediction_type not in TARGET_OF_PREDICTION_TYPE:
-                choices = legal_choices(prediction_type, TARGET_OF_PREDICTION_TYPE)
-                raise UserError(f"The scheduler's prediction_type {prediction_type!r} is no target. {choices}")
-            schedule: Schedule = Table(table=tuple(scheduler.alphas_cumprod.double().tolist()))
-            return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], *others)
-        return cls(Flow(shift=float(config.shift)), "flow", *others)
+        schedule, target = parts_of_scheduler(scheduler)
+        return cls(schedule, target, weighting, timesteps, variance, error, terms)
 
     def spec(self) -> dict[str, Any]:
         """The parts as plain data; `Diffusion(**spec)` is the same process."""
@@ -198,7 +182,7 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """What the loss is the sum of, with the arguments of `loss`.
+        """What the loss is the sum of, and the squared error of x0, with the arguments of `loss`.
 
         Raises `UserError` for an odd number of rows where a term compares pairs of them.
         """
@@ -214,7 +198,8 @@ class Diffusion:
         prediction, values = self.variance.split(output, z)
         prediction = prediction.to(z.dtype)
         target = self.target_of(x0, eps, t)
-        error = self._error(prediction - target, t).flatten(1).mean(dim=1)
+        squared = ((prediction - target) ** 2).flatten(1).mean(dim=1)
+        error = squared if isinstance(self.error, Squared) else self._other_error(prediction - target, t)
         x0_hat = self.to_x0(prediction.detach(), z, t)
         bound = self.variance.bound(self.schedule, values, x0.to(z.dtype), x0_hat, t)
         other = None
@@ -224,13 +209,14 @@ class Diffusion:
         terms = torch.zeros_like(error)
         for term in self.terms:
             terms = terms + term.value(prediction, target, other)
-        return LossTerms(error * self.loss_weight(t), bound, terms)
+        level = self.schedule.level(t)
+        x0_error = squared.detach() * (level.sigma / self.target.det(level)) ** 2
+        return LossTerms(error * self.loss_weight(t), bound, terms, x0_error)
 
-    def _error(self, difference: Tensor, t: Tensor) -> Tensor:
-        if isinstance(self.error, Squared):
-            return difference**2
+    def _other_error(self, difference: Tensor, t: Tensor) -> Tensor:
+        """The mean over elements of an error function other than the square: `(B, ...)` -> `(B,)`."""
         unit = over_batch(self.schedule.to_unit(t).to(difference.dtype), difference)
-        return self.error.of(difference, self._level(t, difference), unit)
+        return self.error.of(difference, self._level(t, difference), unit).flatten(1).mean(dim=1)
 
     def _level(self, t: Tensor, like: Tensor) -> NoiseLevel:
         """The levels at t `(B,)`, shaped to multiply `like` `(B, ...)`, in its dtype or in fp32 if that is wider."""
@@ -257,9 +243,9 @@ class Diffusion:
         name, grid = WEIGHTINGS.name_of(self.weighting), self._weight_on_grid()
         if not isinstance(self.error, Squared) and self.weighting.space not in ("target", TARGETS.name_of(self.target)):
             warnings.warn(
-                f"Weighting {name!r} is stated for a squared error in {self.weighting.space}, which no other error can be "
-                f"carried over from exactly: error {ERRORS.name_of(self.error)!r} gets the weight of the squared error "
-                f"in target {TARGETS.name_of(self.target)!r}.",
+                f"Weighting {name!r} is stated for a squared error in {self.weighting.space}, and carries over exactly "
+                f"to no other error: error {ERRORS.name_of(self.error)!r} gets the weight that the squared error in "
+                f"target {TARGETS.name_of(self.target)!r} would have.",
                 stacklevel=3,
             )
         largest = grid.max().item()
@@ -279,20 +265,3 @@ class Diffusion:
                 stacklevel=3,
             )
         return 1 / mean if self.weighting.normalize == "mean" else 1.0
-
-
-def _refuse_other_noise_levels(scheduler: Any) -> None:
-    """Raise `UserError` for a diffusers scheduler whose noise levels are neither a table nor the plain flow path."""
-    config, name = scheduler.config, type(scheduler).__name__
-    flow = config.get("use_flow_sigmas", False) or "shift" in config
-    if not flow and not hasattr(scheduler, "alphas_cumprod"):
-        raise UserError(
-            f"{name} has neither alphas_cumprod nor a flow-matching shift, so its noise schedule cannot be read; "
-            f"pass a DDPM, DDIM, DPM-Solver, UniPC or FlowMatchEulerDiscrete scheduler."
-        )
-    respaced = [key for key in RESPACED_SIGMAS if config.get(key, False)]
-    if flow and (respaced or config.num_train_timesteps != 1000):
-        raise UserError(
-            f"{name} with {', '.join(respaced) or 'num_train_timesteps other than 1000'} has a noise schedule that "
-            f"cannot be read; pass a scheduler with a fixed shift and 1000 training timesteps."
-        )

@@ -93,9 +93,9 @@ class Trainer:
         """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
         for batch in batches:
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
-            losses = self.diffusion.loss(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
-            self.meter.add(losses, self.diffusion.schedule.to_unit(t))
-            self.engine.backward(losses.mean())
+            terms = self.diffusion.loss_terms(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
+            self.meter.add(terms, self.diffusion.schedule.to_unit(t))
+            self.engine.backward(terms.total.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
                 self.engine.set_lr(self.lr_schedule.lr_share_at(state.step, self.options.steps))

@@ -12,10 +12,14 @@ from latentdebias.cli.analyze import FIGURES as ARGUMENTS
 SMALL = {
     "error-by-t": ["--points", 3, "--tail-points", 2, "--num", 40],
     "one-step": ["--t", "500,999", "--images", 2, "--num", 10],
+    "steps": ["--steps", "2,3", "--images", 20, "--sampler", "ddim", "--sampler", "{name: ddpm}"],
+    "loss-by-t": [],
 }
 COLUMNS = {
     "error-by-t": ["model", "t", "error_eps", "error_x0", "error_target"],
     "one-step": ["model", "image", "t", "error_eps", "error_x0", "amplification"],
+    "steps": ["model", "sampler", "steps", "fid", "low", "high"],
+    "loss-by-t": ["step", "bin", "loss"],
 }
 
 
@@ -60,6 +64,10 @@ def test_a_figure_of_a_model_with_its_own_runs_latents(figure, tool, model_dir, 
         (["curves", "--schedule", "linaer"], "Did you mean 'linear'"),
         (["curves", "--space", "esp"], "Did you mean 'eps'"),
         (["error-by-t"], "--model"),
+        (["steps", "--model", "MODEL", "--images", "19"], "too few for a score"),
+        (["steps", "--model", "MODEL", "--steps", "2,1001"], "steps is 1001"),
+        (["iterations", "--model", "MODEL"], "no scores in evaluation/"),
+        (["loss-by-t", "--model", "/nowhere/model"], "belongs to no training run"),
         (["error-by-t", "--model", "/nowhere"], "no model directory"),
         (["one-step", "--model", "MODEL", "--t", "1000"], "--t 1000 is not on the model's schedule"),
         (["error-by-t", "--model", "MODEL", "--model", "MODEL"], "given twice"),

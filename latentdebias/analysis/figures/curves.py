@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, weighting_label
+from latentdebias.analysis.inputs import Inputs, part_label
 from latentdebias.analysis.style import panels
 from latentdebias.diffusion import SCHEDULES, TARGETS, WEIGHTINGS, NoiseLevel, Schedule, Weighting
 from latentdebias.errors import UserError
@@ -71,7 +71,7 @@ class Curves(Figure):
                 if self.weighting is not None:
                     raise
                 continue
-            yield Curve(_name(schedule), weighting_label(weighting), space, grid[inside], level.snr.log(), weight)
+            yield Curve(_name(schedule), part_label(weighting), space, grid[inside], level.snr.log(), weight)
 
 
 def _name(schedule: Schedule) -> str:

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion.noise_level import NoiseLevel
-from latentdebias.diffusion.schedules import SCHEDULES, Schedule
+from latentdebias.diffusion.schedules.schedule import SCHEDULES, Schedule
 from latentdebias.errors import UserError
 
 
@@ -46,8 +46,8 @@ class Flow(ContinuousSchedule):
     def _shift(self) -> float:
         if self.shift == "auto":
             raise UserError(
-                "Schedule flow with shift 'auto' depends on the shape of the latents: state it in data.latent_shape, or "
-                "give shift a number, sqrt(C h w / 4096)."
+                "Schedule flow with shift 'auto' depends on the shape of the latents: state it in data.latent_shape, "
+                "or give shift a number, sqrt(C h w / 4096)."
             )
         return self.shift
 

@@ -1,4 +1,4 @@
-"""Timestep densities published after the two papers: where training looks, as maps of uniform numbers."""
+"""Timestep samplers with a density over the schedule's own position, 0 data to 1 noise."""
 
 import functools
 import math
@@ -12,10 +12,41 @@ from scipy.special import betainc
 from torch import Tensor
 
 from latentdebias.diffusion.schedules import Schedule
-from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.timesteps.timestep_sampler import TIMESTEP_SAMPLERS, TimestepSampler
 
 BETA_POINTS = 20_001
 BETA_REACH = 40.0
+"""The logits of t at which the distribution function of `beta` is tabulated: so many, from -40 to 40."""
+
+
+@TIMESTEP_SAMPLERS.register("uniform")
+@dataclass(frozen=True)
+class Uniform(TimestepSampler):
+    """Every timestep is drawn alike."""
+
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
+        return u
+
+
+@TIMESTEP_SAMPLERS.register("stratified")
+@dataclass(frozen=True)
+class Stratified(TimestepSampler):
+    """One row in each of `rows` equal strata, so that every global batch covers the schedule evenly."""
+
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
+        return (row + u) / rows
+
+
+@TIMESTEP_SAMPLERS.register("logit_normal")
+@dataclass(frozen=True)
+class LogitNormal(TimestepSampler):
+    """Positions are the sigmoid of a normal variable, so most training is in the middle (Esser et al. 2024, eq. 19)."""
+
+    mean: float = 0.0
+    std: PositiveFloat = 1.0
+
+    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
 
 
 @TIMESTEP_SAMPLERS.register("mode")
@@ -39,22 +70,6 @@ class Cosmap(TimestepSampler):
 
     def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
         return 1 - 1 / (torch.tan(math.pi / 2 * u) + 1)
-
-
-@TIMESTEP_SAMPLERS.register("laplace")
-@dataclass(frozen=True)
-class LaplaceDensity(TimestepSampler):
-    """log SNR with density e^(-|log SNR - mu| / b) / 2b, cut off at the schedule's ends (Hang et al. 2024, sec. 3.2)."""
-
-    mu: float = 0.0
-    b: PositiveFloat = 0.5
-
-    def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
-        distance = u - 0.5
-        # u = 0 would be an infinite log SNR; at most 80 b from the mean no uniform number of fp32 is cut off.
-        out = -torch.log1p((-2 * distance.abs()).clamp(min=-1 + 1e-35)).clamp(min=-80)
-        log_snr = self.mu - self.b * distance.sign() * out.clamp(max=80)
-        return schedule.unit_at(torch.exp(-0.5 * log_snr))
 
 
 @TIMESTEP_SAMPLERS.register("beta")
