@@ -6,8 +6,10 @@ from setuptools import find_packages, setup
 DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
 PLAY = ["gradio>=6.31,<7"]
+ANALYZE = ["matplotlib>=3.8"]
 EXAMPLES = ["accelerate>=1.0"]
-TEST = [*DEMO, *DATASETS, *EXAMPLES, "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
+TEST += ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -53,6 +55,7 @@ setup(
         "demo": DEMO,
         "datasets": DATASETS,
         "play": PLAY,
+        "analyze": ANALYZE,
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": ["s3fs"],
         "examples": EXAMPLES,

@@ -27,18 +27,19 @@ from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.precision import set_precision
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
-from latentdebias.training.hooks import HookContext
+from latentdebias.training.hooks import HookContext, together
 from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.hooks.evaluation import InLoopEvaluation, OpenedEvaluation
 from latentdebias.training.hooks.logging import Logging
 from latentdebias.training.hooks.sample_grid import SampleGrid
-from latentdebias.training.hooks.with_average import UseWeights, WithAverage
+from latentdebias.training.hooks.with_average import UseWeights, WithAverage, on_first_rank
 from latentdebias.training.monitor.log_writers import open_writers
 from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
@@ -53,6 +54,11 @@ from latentdebias.training.trainer import Hook, Trainer, TrainState
 from latentdebias.training.zero_state import ZeroState
 
 CHECKPOINTS = "checkpoints"
+
+
+def kept_model(run_dir: Path, step: int) -> Path:
+    """The model directory of a step that `training.export_at` names."""
+    return run_dir / "models" / f"step-{step:08d}"
 
 
 def check_exportable(config: RunConfig) -> None:
@@ -70,6 +76,7 @@ class Run:
         self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
         self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
+        set_precision(training.precision)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
@@ -181,7 +188,8 @@ class Run:
             print(line, file=sys.stderr, flush=True)
 
     def _write_model(self, step: int, average: str) -> None:
-        WithAverage(self.state, average, 0, functools.partial(self._export, average)).now(step)
+        export = functools.partial(self._export, average, self.run_dir / "model")
+        WithAverage(self.state, average, 0, on_first_rank(export)).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -209,11 +217,12 @@ class Run:
         hooks: list[Hook] = [
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
+            self._keep_model,
             watchdog.unwatched(Checkpointing(self.checkpoints, config.training)),
         ]
-        export = functools.partial(self._export, run.average)
+        export = functools.partial(self._export, run.average, self.run_dir / "model")
         uses: list[tuple[int, Callable[[], UseWeights]]] = [
-            (config.training.export_every, lambda: export),
+            (config.training.export_every, lambda: on_first_rank(export)),
             (config.training.sample_every, lambda: SampleGrid(config.sampling, run)),
             (config.evaluation.every, lambda: InLoopEvaluation(config.evaluation, self._evaluation, run)),
         ]
@@ -221,9 +230,11 @@ class Run:
             if every:
                 # Exports and drawing may take long, and a resumed run does not need them: not watched, and left out
                 # at the step at which the run stops.
-                average = WithAverage(self.state, run.average, every, None if log is None else use())
+                average = WithAverage(self.state, run.average, every, use())
                 hooks.append(unless_stopped(watchdog.unwatched(average)))
-        return [*hooks, *(watchdog.unwatched(hook.build(run)) for hook in config.hooks)]
+        if config.hooks:
+            hooks.append(watchdog.unwatched(together([hook.build(run) for hook in config.hooks])))
+        return hooks
 
     def _hook_context(self, log: RunLog | None) -> HookContext:
         return HookContext(
@@ -239,7 +250,7 @@ class Run:
 
     def _snapshots(self) -> list[Hook]:
         every, stds = self.config.ema.snapshot_every, self.config.ema.stds
-        writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
+        writers = {name_of_std(std): on_first_rank(functools.partial(self.snapshots.write, std)) for std in stds}
         return [WithAverage(self.state, name, every, write) for name, write in writers.items()]
 
     @property
@@ -255,8 +266,15 @@ class Run:
         autoencoder = prepared.autoencoder or load_autoencoder_of(prepared.shards, device)
         return ImageSampler(model, prepared.normalization, autoencoder)
 
-    def _export(self, average: str, step: int, weights: dict[str, Tensor]) -> None:
-        save_model(self.run_dir / "model", self._model_config(step, average), weights)
+    def _keep_model(self, state: TrainState) -> None:
+        """The hook that writes the models of `training.export_at`."""
+        if state.step in self.config.training.export_at:
+            average = self.config.ema.first
+            export = on_first_rank(functools.partial(self._export, average, kept_model(self.run_dir, state.step)))
+            WithAverage(self.state, average, 0, export).now(state.step)
+
+    def _export(self, average: str, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
+        save_model(directory, self._model_config(step, average), weights)
 
     def _model_config(self, step: int, average: str) -> ModelConfig:
         prepared, manifest = self.prepared, self.prepared.shards.manifest

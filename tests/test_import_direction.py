@@ -15,6 +15,7 @@ ROOMS = [
     "distributed",
     "process_groups",
     "errors",
+    "precision",
     "devices",
     "registry",
     "files",
@@ -38,6 +39,8 @@ ROOMS = [
     "prepare",
     "run",
     "plan",
+    "analysis",
+    "studies",
     "commands",
     "cli",
 ]

@@ -24,10 +24,12 @@ COMMANDS = {
     "train": "train a model, in one process or under deepspeed, torchrun or srun",
     "sample": "draw images of a model",
     "evaluate": "score a model or images; also compare two evaluations",
+    "analyze": "draw a figure of the two papers for any trained models",
     "export": "import published checkpoints; export to diffusers or to the Hugging Face hub",
     "ema": "make the average of any width after training",
     "plan": "say what a run will cost",
     "bench": "measure rates on this machine",
+    "study": "train, score and report a grid of runs under equal settings",
     "play": "open a local page to draw with a model",
     "demo": "encode, train, sample and evaluate the handwritten digits, offline",
 }

@@ -33,10 +33,14 @@ RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The terms of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance."""
+    """The terms of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance.
+
+    `x0_error` is the squared error of the x0 that the prediction means, without a weight or a gradient.
+    """
 
     squared_error: Tensor
     bound: Tensor
+    x0_error: Tensor
 
     @property
     def total(self) -> Tensor:
@@ -183,7 +187,7 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """The two terms of the loss, each `(B,)` fp32: the weighted squared error, and the bound of a learned variance.
+        """The terms of the loss: the weighted squared error, the bound of a learned variance, and the error of x0.
 
         The arguments are those of `loss`.
         """
@@ -201,7 +205,9 @@ class Diffusion:
         error = ((prediction - self.target_of(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
         x0_hat = self.to_x0(prediction.detach(), z, t)
         bound = self.variance.bound(self.schedule, values, x0.to(z.dtype), x0_hat, t)
-        return LossTerms(error * self.loss_weight(t), bound)
+        level = self.schedule.level(t)
+        x0_error = error.detach() * (level.sigma / self.target.det(level)) ** 2
+        return LossTerms(error * self.loss_weight(t), bound, x0_error)
 
     def _level(self, t: Tensor, like: Tensor) -> NoiseLevel:
         """The levels at t `(B,)`, shaped to multiply `like` `(B, ...)`, in its dtype or in fp32 if that is wider."""

@@ -86,11 +86,11 @@ def test_a_folder_of_other_things_is_not_replaced(run, tool, tmp_path):
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
 
 
-def test_averages_are_exported_by_name(launch, run):
-    export = ["tools/train.py", "--config", str(run.run_dir / "config.yaml"), "--export", "--ema"]
-    done = launch(sys.executable, *export, "std0.050")
+def test_averages_are_exported_by_name(launch, tool, run):
+    export = ["--config", str(run.run_dir / "config.yaml"), "--export", "--ema"]
+    done = launch(sys.executable, "tools/train.py", *export, "std0.050")
     assert done.code == 0, done.err
     assert latentdebias.load_model(run.run_dir / "model").config.ema == "std0.050"
-    refused = launch(sys.executable, *export, "std0.06")
+    refused = tool("train", *export, "std0.06")
     assert refused.code == 2
     assert "0.998, none, std0.050, std0.100" in refused.err

@@ -1,39 +1,12 @@
-import os
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from forking import Fork
 from PIL import Image
 
 from latentdebias.cli import start as latentdebias
 from latentdebias.shards.reader import LatentShards
-
-ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-
-def start(*arguments, **environment):
-    command = [sys.executable, "-m", "latentdebias.cli.encode", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        env={**ENVIRONMENT, **environment},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def run(*arguments):
-    return finish(start(*arguments))
 
 
 def contents(directory):
@@ -65,11 +38,11 @@ def workplace(tmp_path_factory, tiny_vae_dir):
         f"images: {folder / 'images'}\nvae: {tiny_vae_dir}\nresolution: 32\nsamples-per-shard: 2\n"
         f"batch_size: 64\nworkers: 0\nflip: true\ndevice: cpu\n"
     )
-    code, out, err = run("--config", folder / "encode.yaml", "--out", folder / "whole", "--batch-size", "2")
-    assert code == 0, err
-    assert "60 images in 30 shards, 0 rejected" in out
-    assert "latent mean [" in out.splitlines()[-1]
-    assert "img/s" in err
+    encode = Fork("encode", "--config", folder / "encode.yaml", "--out", folder / "whole", "--batch-size", "2")
+    assert encode.end() == 0, encode.err
+    assert "60 images in 30 shards, 0 rejected" in encode.out
+    assert "latent mean [" in encode.out.splitlines()[-1]
+    assert "img/s" in encode.err
     return folder
 
 
@@ -85,25 +58,22 @@ def test_the_set_reads_back_and_verifies(workplace, main, capsys):
 def test_kill_9_then_rerun_gives_the_bytes_of_an_unbroken_run(workplace):
     out = workplace / "killed"
     arguments = ("--config", workplace / "encode.yaml", "--out", out, "--batch-size", "2")
-    process = start(*arguments)
-    while not (out / "shard-000002.json").exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    finish(process)
+    killed = Fork("encode", *arguments)
+    killed.wait_until((out / "shard-000002.json").exists)
+    killed.kill()
     assert not (out / "manifest.json").exists()
-    code, _, err = run(*arguments)
-    assert code == 0, err
+    again = Fork("encode", *arguments)
+    assert again.end() == 0, again.err
     assert contents(out) == contents(workplace / "whole")
 
 
 def test_two_ranks_give_the_bytes_of_one(workplace):
     arguments = ("--config", workplace / "encode.yaml", "--out", workplace / "ranks", "--batch-size", "2")
-    torchrun = start(*arguments, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
-    srun = start(*arguments, "--local_rank=1", SLURM_PROCID="1", SLURM_STEP_NUM_TASKS="2", SLURM_LOCALID="1")
-    for process in (torchrun, srun):
-        code, _, err = finish(process)
-        assert code == 0, err
+    torchrun = Fork("encode", *arguments, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+    slurm = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1"}
+    srun = Fork("encode", *arguments, "--local_rank=1", **slurm)
+    for rank in (torchrun, srun):
+        assert rank.end() == 0, rank.err
     assert contents(workplace / "ranks") == contents(workplace / "whole")
 
 

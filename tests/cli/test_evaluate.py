@@ -134,6 +134,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.launcher
 def test_two_ranks_score_exactly_as_one_process(tool, launch, model_dir, digit_images, tmp_path, one_thread):
     """37 samples in batches of 8: the ranks draw 3 and 2 batches, the last of them short."""
     shared = ["--model", model_dir, "--reference", digit_images, "--steps", 2, "--num", 37, "--batch-size", 8]

@@ -12,7 +12,7 @@ import pytest
 
 from latentdebias import cli
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER
-from latentdebias.cli import encode, evaluate, plan, sample
+from latentdebias.cli import analyze, encode, evaluate, plan, sample, study
 from latentdebias.commands.encode import EncodeOptions
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
 from latentdebias.drawing.sample_record import settings_of
@@ -28,7 +28,9 @@ TOOLS = Path(__file__).parents[2] / "tools"
 SUBCOMMANDS = {
     "encode": encode.COMMANDS,
     "evaluate": evaluate.COMMANDS,
+    "analyze": analyze.FIGURES,
     "export": ["import-dit", "import-min-snr", "import-uvit", "import-diffusers", "diffusers", "hub"],
+    "study": study.COMMANDS,
     "bench": ["data", "encode", "train", "sample"],
 }
 EVERY = [

@@ -4,9 +4,6 @@ import functools
 import importlib.metadata
 import json
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from forking import Fork
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -66,20 +64,16 @@ def test_three_ranks_draw_the_bytes_of_one(tool, model_dir, tmp_path, monkeypatc
     assert files(tmp_path / "three") == files(tmp_path / "one")
 
 
-def test_a_killed_process_is_resumed_to_the_same_bytes(launch, model_dir, tmp_path):
-    """In processes of their own, for another number of threads may change a last bit."""
-    arguments = ["--model", model_dir, "--num", 60, "--batch-size", 2, "--format", "npz", "--steps", 10]
+def test_a_killed_process_is_resumed_to_the_same_bytes(model_dir, tmp_path):
+    arguments = ["sample", "--model", model_dir, "--num", 60, "--batch-size", 2, "--format", "npz", "--steps", 10]
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "latentdebias.cli.sample", *arguments, "--out", out]
-    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
-    while len(list(out.glob("blocks/*.tar"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    killed = Fork(*arguments, "--out", out)
+    killed.wait_until(lambda: len(list(out.glob("blocks/*.tar"))) >= 3)
+    killed.kill()
     assert not (out / "grid.png").exists()
     for folder in (out, tmp_path / "whole"):
-        assert launch(sys.executable, "-m", "latentdebias.cli.sample", *arguments, "--out", folder).code == 0
+        drawing = Fork(*arguments, "--out", folder)
+        assert drawing.end() == 0, drawing.err
     assert files(out) == files(tmp_path / "whole")
 
 

@@ -9,6 +9,7 @@ import latentdebias
 from latentdebias.config import load_config
 from latentdebias.errors import UserError
 from latentdebias.prepare import prepare
+from latentdebias.run import kept_model
 
 
 # Pairs of stage and precision; test_blocks.py trains with the others.
@@ -117,6 +118,18 @@ def test_a_model_is_exported_on_demand(make_run):
     (run.run_dir / "model" / "model.safetensors").unlink()
     make_run("training.steps=100").export("0.998")
     assert (run.run_dir / "model" / "model.safetensors").read_bytes() == weights
+
+
+def test_models_of_chosen_steps_are_those_of_runs_that_end_there(make_run, tmp_path):
+    kept, ended = (
+        make_run(in_folder(tmp_path, name), *more)
+        for name, more in [("kept", ["training.export_at=[2]"]), ("ended", ["training.steps=2"])]
+    )
+    kept.train()
+    ended.train()
+    assert [path.name for path in (kept.run_dir / "models").iterdir()] == ["step-00000002"]
+    for file in ("model.safetensors", "config.yaml"):
+        assert (kept_model(kept.run_dir, 2) / file).read_bytes() == (ended.run_dir / "model" / file).read_bytes()
 
 
 def test_exporting_before_training_is_an_error(make_run):

@@ -1,0 +1,1 @@
+"""The figures of the two papers, computed for any trained model: a file each in `figures`."""

@@ -1,0 +1,93 @@
+"""The squared error of a trained network at a timestep, image by image, and the mean of it with its interval."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latentdebias.analysis.inputs import Latents
+from latentdebias.diffusion import TARGETS, Diffusion, Target
+from latentdebias.diffusion.schedules import DiscreteSchedule
+from latentdebias.models.model_directory import LoadedModel
+
+QUANTILE = 1.96
+"""The normal distribution's quantile at 97.5%."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over images, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> "Mean":
+        """The mean of `values` (N,), one an image, plus and minus 1.96 standard errors; N is at least 2."""
+        mean, margin = values.mean().item(), QUANTILE * (values.std() / len(values) ** 0.5).item()
+        return cls(mean, mean - margin, mean + margin)
+
+    def times(self, factor: float) -> "Mean":
+        """The mean and the interval multiplied by `factor`."""
+        return Mean(self.value * factor, self.low * factor, self.high * factor)
+
+
+def target_errors(model: LoadedModel, latents: Latents, t: Tensor) -> Tensor:
+    """The squared error of the network's target at timesteps t (B,), mean over elements: (B,) fp64.
+
+    Gradients of the network's weights flow through it.
+    """
+    diffusion, x0, eps = model.diffusion, latents.x0.double(), latents.eps.double()
+    z = diffusion.add_noise(x0, eps, t)
+    output = model.backbone(diffusion.model_input(z, t).float(), diffusion.model_time(t).float(), latents.labels)
+    prediction, _ = diffusion.variance.split(output.double(), z)
+    return ((prediction - diffusion.target_of(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def errors_at(model: LoadedModel, latents: Latents, t: Tensor, batch_size: int) -> Tensor:
+    """`target_errors` of all latents at one timestep t (), with no gradients: (N,) fp64, on the CPU."""
+    parts = [target_errors(model, part, t.expand(len(part))) for part in latents.chunks(batch_size)]
+    return torch.cat(parts).cpu()
+
+
+def x0_estimate(model: LoadedModel, latents: Latents, t: Tensor) -> Tensor:
+    """The x0 that the network estimates in one call from z_t, at one timestep t (): (B, C, h, w) fp64."""
+    diffusion, times = model.diffusion, t.expand(len(latents))
+    z = diffusion.add_noise(latents.x0.double(), latents.eps.double(), times)
+    with torch.no_grad():
+        time = diffusion.model_time(times).float()
+        output = model.backbone(diffusion.model_input(z, times).float(), time, latents.labels)
+    prediction, _ = diffusion.variance.split(output.double(), z)
+    return diffusion.to_x0(prediction, z, times)
+
+
+def factor_to(space: Target, diffusion: Diffusion, t: Tensor) -> Tensor:
+    """What a squared error of the network's target at t (B,) is multiplied by to be that of `space`: (B,) fp64.
+
+    At a fixed z_t it is (det_space / det_target)^2 (see `latentdebias.diffusion.targets`).
+    """
+    level = diffusion.schedule.level(t, torch.float64)
+    return (space.det(level) / diffusion.target.det(level)) ** 2
+
+
+EPS, X0 = TARGETS.build("eps"), TARGETS.build("x0")
+
+
+def spread_timesteps(diffusion: Diffusion, count: int, from_share: float = 0.0) -> Tensor:
+    """Up to `count` timesteps (K,), ascending and evenly spaced over the schedule's end from `from_share` on.
+
+    The last timestep is among them.
+    """
+    schedule = diffusion.schedule
+    if isinstance(schedule, DiscreteSchedule):
+        first = int(from_share * schedule.num_timesteps)
+        return torch.linspace(first, schedule.num_timesteps - 1, count).round().long().unique()
+    # Neither end: at t = 0 or 1 one of alpha and sigma may be 0.
+    return from_share + (1 - from_share) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+
+
+def number(t: Tensor) -> int | float:
+    """A timestep () as a number for a table: whole on a discrete schedule."""
+    return t.item()

@@ -1,0 +1,227 @@
+"""What figures are computed from: trained models, the latents they were trained on, and the records of their runs."""
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from latentdebias.autoencoders import AutoencoderIdentity
+from latentdebias.batches.draws import SampleDraws
+from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.diffusion import TARGETS, Diffusion
+from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.errors import UserError
+from latentdebias.images.find import NO_LABEL
+from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
+from latentdebias.registry import brief, load_plugins
+from latentdebias.shards.posterior import draw_latents
+from latentdebias.shards.reader import LatentShards
+from latentdebias.training.monitor.log_writers import LOG
+
+MOST_LATENTS = 10_000
+CPU = torch.device("cpu")
+RUN_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Latents:
+    """N latents of unit scale with the noise to add to them: `x0` and `eps` (N, C, h, w), `labels` (N,) or None."""
+
+    x0: Tensor
+    eps: Tensor
+    labels: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x0)
+
+    def part(self, rows: Tensor | slice) -> "Latents":
+        """The latents in `rows`."""
+        return Latents(self.x0[rows], self.eps[rows], None if self.labels is None else self.labels[rows])
+
+    def chunks(self, size: int) -> list["Latents"]:
+        """The latents in their order, `size` at a time."""
+        return [self.part(slice(start, start + size)) for start in range(0, len(self), size)]
+
+
+@dataclass(frozen=True)
+class LabelledModel:
+    """A trained model with the label under which figures show it."""
+
+    label: str
+    directory: Path
+    model: LoadedModel
+
+
+@dataclass(frozen=True)
+class LabelledRun:
+    """A run directory with the label under which figures show it."""
+
+    label: str
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The models and data of a figure, each opened when it is first asked for.
+
+    `directories` are model directories. `shards` holds latents of the models' autoencoder; without it they are those
+    that the first model's run was trained on. `num` limits the latents, `seed` is that of their noise, and
+    `batch_size` is how many go through a network at once. `vae` is where the models' autoencoder is now, None: its id.
+    """
+
+    directories: tuple[Path, ...] = ()
+    shards: Path | None = None
+    num: int | None = None
+    seed: int = 0
+    batch_size: int = 256
+    device: torch.device = CPU
+    vae: str | None = None
+
+    @functools.cached_property
+    def models(self) -> list[LabelledModel]:
+        """The models on `device`; `UserError` where there is none, or where their latents differ."""
+        if not self.directories:
+            raise UserError("This figure is of trained models: name at least one, --model DIR.")
+        if len(set(self.directories)) < len(self.directories):
+            raise UserError("A model directory is given twice; name each with one --model DIR.")
+        models = [load_model(directory, self.device) for directory in self.directories]
+        for model, directory in zip(models[1:], self.directories[1:], strict=True):
+            _check_same_latents(models[0].config, model.config, directory)
+        labels = labels_of([model.diffusion for model in models], self.directories)
+        return [LabelledModel(*each) for each in zip(labels, self.directories, models, strict=True)]
+
+    @functools.cached_property
+    def runs(self) -> list[LabelledRun]:
+        """The run directories of `directories`: each RUN/model, RUN, or folder of several of them, such as a study.
+
+        Raises `UserError` where there is none.
+        """
+        found = [run for directory in self.directories for run in _runs_at(directory)]
+        diffusions = [_diffusion_of(run) for run in found]
+        return [LabelledRun(*each) for each in zip(labels_of(diffusions, found), found, strict=True)]
+
+    @functools.cached_property
+    def latents(self) -> Latents:
+        """`num` latents at equal distances in `shards`, or all up to 10,000, normalised as the models have them.
+
+        Each is drawn from its posterior, with noise that is a function of (seed, its number in the set).
+        """
+        config, shards = self.models[0].model.config, LatentShards(self.shards_directory)
+        made_with = AutoencoderIdentity(**{**shards.manifest.autoencoder, "id": config.autoencoder.id})
+        if made_with != config.autoencoder or tuple(shards.latent_shape) != tuple(config.latent_shape):
+            raise UserError(
+                f"{shards.directory} holds latents of another autoencoder or shape than the model's "
+                f"({config.autoencoder.id}, {config.latent_shape}): name a set of its own with --shards DIR."
+            )
+        if shards.num_classes and shards.num_classes != config.num_classes and config.num_classes:
+            raise UserError(
+                f"{shards.directory} has {shards.num_classes} classes, and the model has {config.num_classes}: name a "
+                f"set of its own classes with --shards DIR."
+            )
+        count = min(len(shards), self.num or MOST_LATENTS)
+        indices = np.arange(count) * len(shards) // count
+        latents = _drawn(shards, indices, self.seed, config.normalization, config.num_classes)
+        labels = None if latents.labels is None else latents.labels.to(self.device)
+        return Latents(latents.x0.to(self.device), latents.eps.to(self.device), labels)
+
+    @functools.cached_property
+    def image_sampler(self) -> ImageSampler:
+        """The first model with the autoencoder, which is that of all models."""
+        return self.models[0].model.image_sampler(self.vae)
+
+    @property
+    def shards_directory(self) -> Path:
+        """The folder of the latents; `UserError` where it is neither given nor known from the first model's run."""
+        if self.shards is not None:
+            return self.shards
+        where = shards_of_run(run_of(self.directories[0]))
+        if where is None:
+            raise UserError(
+                f"It is not known which latents {self.directories[0]} was trained on, for no run's {RUN_CONFIG} is "
+                f"beside it; name the shard set: --shards DIR."
+            )
+        return where
+
+
+def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path) -> None:
+    other = replace(other, autoencoder=replace(other.autoencoder, id=first.autoencoder.id))
+    for name in ("latent_shape", "normalization", "num_classes", "autoencoder"):
+        ours, theirs = getattr(first, name), getattr(other, name)
+        if ours != theirs:
+            raise UserError(
+                f"{directory} is a model of other latents than the first one: its {name} is {theirs}, and that of the "
+                f"first is {ours}. Analyse them one by one."
+            )
+
+
+def run_of(directory: Path) -> Path:
+    """The run directory of a model directory RUN/model; a directory that holds a log is a run itself."""
+    return directory if (directory / LOG).is_file() else directory.absolute().parent
+
+
+def _runs_at(directory: Path) -> list[Path]:
+    run = run_of(directory)
+    if (run / LOG).is_file():
+        return [run]
+    if runs := sorted(log.parent for log in directory.glob(f"*/{LOG}")):
+        return runs
+    raise UserError(f"{directory} belongs to no training run: there is no {LOG} in it, nor beside or below it.")
+
+
+def _diffusion_of(run_dir: Path) -> Diffusion:
+    config = run_dir / RUN_CONFIG
+    try:
+        settings = yaml.safe_load(config.read_text())
+        load_plugins(settings.get("imports") or ())
+        return Diffusion(**settings["diffusion"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
+
+
+def shards_of_run(run_dir: Path) -> Path | None:
+    """The shard set in the config of a run; None where there is no such config, or the set is not on a disk."""
+    try:
+        where = Path(yaml.safe_load((run_dir / RUN_CONFIG).read_text())["data"]["shards"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+    return where if where.is_dir() else None
+
+
+def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> list[str]:
+    """A label for each model: its weighting, with the target where targets differ, and its place where both agree."""
+    labels = [part_label(each.weighting) for each in diffusions]
+    if len({each.target for each in diffusions}) > 1:
+        labels = [f"{label} on {TARGETS.name_of(each.target)}" for label, each in zip(labels, diffusions, strict=True)]
+    count = Counter(labels)
+    places = [run_of(directory).name if directory.name == "model" else directory.name for directory in directories]
+    if len(set(places)) < len(places):
+        places = [str(directory) for directory in directories]
+    return [f"{label} ({place})" if count[label] > 1 else label for label, place in zip(labels, places, strict=True)]
+
+
+def part_label(part: object) -> str:
+    """The name of a registered part, followed by the options that are not at their defaults: "min_snr gamma 1"."""
+    spec = brief(part)
+    if isinstance(spec, str):
+        return spec
+    options = (f"{name} {value}" for name, value in spec.items() if name != "name")
+    return " ".join([spec["name"], *options])
+
+
+def _drawn(
+    shards: LatentShards, indices: np.ndarray, seed: int, normalization: LatentNormalization, num_classes: int
+) -> Latents:
+    draws = [SampleDraws.of(seed, index, shards.latent_shape) for index in indices.tolist()]
+    stored, labels = shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
+    noise = torch.from_numpy(np.stack([draw.posterior for draw in draws]))
+    x0 = normalization.normalize(draw_latents(torch.from_numpy(stored), noise, shards.manifest))
+    eps = torch.from_numpy(np.stack([draw.eps for draw in draws]))
+    if not num_classes:
+        return Latents(x0, eps, None)
+    return Latents(x0, eps, torch.from_numpy(np.where(labels == NO_LABEL, num_classes, labels)))

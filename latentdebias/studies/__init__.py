@@ -1,0 +1,1 @@
+"""Grids of runs under equal settings: read, run, scored, and reported."""

@@ -1,0 +1,189 @@
+"""The report of a study: `report.html`, `report.md` and `scores.csv`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latentdebias.errors import UserError, command
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+from latentdebias.files import check_output_folder, publish
+from latentdebias.studies import page
+from latentdebias.studies.chart import Point, line_chart
+from latentdebias.studies.results import Result, results_of, tuned_values, write_scores
+from latentdebias.studies.running import failure_of, is_trained
+from latentdebias.studies.study import Cell, Scored, Study
+from latentdebias.studies.tables import Place, Scoreboard, Table, score_tables, tuning_table
+
+
+def write_report(study: Study, out: Path) -> str:
+    """Write the report of all that is scored so far to the folder `out`; returns a line that says how much that is.
+
+    Raises `UserError` where no cell of the study has run yet.
+    """
+    check_output_folder(out)
+    report = Report.of(study)
+    if not any(cell.run_dir.exists() for cell in report.all_cells):
+        raise UserError(f"No cell of {study.path} has run yet; run: {command('study')} run {study.path}")
+    out.mkdir(parents=True, exist_ok=True)
+    write_scores(report.results, study, out / "scores.csv")
+    publish(out / "report.md", report.markdown().encode())
+    publish(out / "report.html", report.html())
+    return report.line
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a cell is, in words, and whether it has failed."""
+
+    said: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a study has so far: its cells with their states, and the results of those that are no tuning."""
+
+    study: Study
+    cells: Sequence[Cell]
+    tuning: Sequence[Cell]
+    results: Sequence[Result]
+
+    @classmethod
+    def of(cls, study: Study) -> "Report":
+        """The report of what is on disk now."""
+        cells = study.cells(tuned_values(study))
+        return cls(study, cells, study.tuning_cells(), results_of(cells))
+
+    @property
+    def all_cells(self) -> list[Cell]:
+        """The cells of the study, then the short runs of the tuning."""
+        return [*self.cells, *self.tuning]
+
+    @property
+    def line(self) -> str:
+        """How many cells are done, and how many failed."""
+        states = [self.state(cell) for cell in self.all_cells]
+        failed = sum(state.failed for state in states)
+        done = sum(state.said == "done" for state in states)
+        return f"{done} of {len(states)} runs done, {failed} failed; {len(self.results)} scores"
+
+    @property
+    def about(self) -> str:
+        """What was compared and how, in a few sentences."""
+        options = self.study.options
+        at = ", ".join(map(str, options.evaluate.at))
+        return (
+            f"{len(self.study.settings)} settings from {len(options.seeds)} seeds each ({self.line}), under the config "
+            f"{options.base} with equal data, order and noise; scored at iterations {at} on {options.evaluate.num} "
+            f"images drawn from the same noise for all. The baseline is {self.study.baseline}."
+        )
+
+    @property
+    def protocol(self) -> str:
+        """The protocol of the last score, on one line; empty without a score."""
+        if not self.results:
+            return ""
+        last = self.results[-1]
+        return ProtocolRecord.read(last.cell.file(last.score, ".json")).line()
+
+    def state(self, cell: Cell) -> State:
+        """How far `cell` is."""
+        if (failure := failure_of(cell)) is not None:
+            return State(f"failed: {failure}", True)
+        scored = sum(cell.file(score, ".json").is_file() for score in cell.scores)
+        if scored == len(cell.scores) and is_trained(cell):
+            return State("done", False)
+        return State(f"{scored} of {len(cell.scores)} scores" if cell.run_dir.exists() else "not run", False)
+
+    def boards(self) -> Iterator[Scoreboard]:
+        """A scoreboard for each score that any result has."""
+        for name in self.study.evaluate.better:
+            if any(name in result.scores for result in self.results):
+                yield Scoreboard(self.study, name, self.results)
+
+    def tables(self) -> list[Table]:
+        """All tables of scores."""
+        tuning = tuning_table(self.study)
+        return [*(table for board in self.boards() for table in score_tables(board)), *([tuning] if tuning else [])]
+
+    def markdown(self) -> str:
+        """The tables and the commands as markdown."""
+        cells = [f"- {cell.name}: {state.said}\n\n      {cell.command}\n" for cell, state in self._states()]
+        parts = [
+            f"# Study {self.study.path.stem}\n",
+            f"{self.about}\n",
+            *(table.markdown() for table in self.tables()),
+            f"Protocol of the last score: {self.protocol}\n" * bool(self.results),
+            "### Runs\n",
+            *cells,
+        ]
+        return "\n".join(parts)
+
+    def html(self) -> bytes:
+        """The page."""
+        sections = [page.paragraph(self.about)]
+        failed = [(cell.name, state.said, True) for cell in self.all_cells if (state := self.state(cell)).failed]
+        if failed:
+            sections.append(page.section("Failed", page.definitions(failed)))
+        for index, board in enumerate(self.boards()):
+            parts = [f'<div class="charts">{"".join(_charts(board))}</div>', *map(page.html_table, score_tables(board))]
+            sections.append(page.section(board.name, *(parts if index == 0 else [page.folded("Tables", *parts)])))
+        sections.append(page.section("Pictures from the same noise", *self._pictures()))
+        if (tuning := tuning_table(self.study)) is not None:
+            sections.append(page.section("Tuning", page.html_table(tuning)))
+        runs = [(cell.name, f"{state.said}. `{cell.command}`", state.failed) for cell, state in self._states()]
+        sections.append(page.section("Runs", page.folded("The state and the command of each", page.definitions(runs))))
+        if self.results:
+            sections.append(page.section("Protocol of the last score", page.paragraph(self.protocol)))
+        return page.page(f"Study {self.study.path.stem}", sections)
+
+    def _states(self) -> list[tuple[Cell, State]]:
+        return [(cell, self.state(cell)) for cell in self.all_cells]
+
+    def _pictures(self) -> Iterator[str]:
+        """The first images of every setting from the first seed: by T at the last iteration, and by iteration."""
+        first = self.cells[0]
+        last = [score for score in first.scores if score.iteration == first.iterations]
+        blocks = {f"{each.sampler}, T = {each.draw.steps}": each for each in last}
+        yield page.paragraph(f"Seed {first.seed}, after {first.iterations} iterations:")
+        yield self._blocks(blocks)
+        early = [score for score in first.scores if score.iteration != first.iterations]
+        if early:
+            shown = early[-1]
+            along = [each for each in first.scores if each.draw == shown.draw]
+            yield page.folded(
+                f"Along training: {shown.sampler}, T = {shown.draw.steps}",
+                self._blocks({f"{each.iteration} iterations": each for each in along}),
+            )
+
+    def _blocks(self, blocks: Mapping[str, Scored]) -> str:
+        parts = []
+        for title, score in blocks.items():
+            cells = [cell for cell in self.cells if cell.seed == self.cells[0].seed]
+            pictures = {cell.setting.label: cell.file(score, ".png") for cell in cells}
+            found = {label: path for label, path in pictures.items() if path.is_file()}
+            if found:
+                parts.append(page.strips(title, found))
+        return f'<div class="pictures">{"".join(parts)}</div>'
+
+
+def _charts(board: Scoreboard) -> Iterator[str]:
+    """The score by T at the last iteration, and by iteration for the largest T that is scored along training."""
+    for sampler in board.samplers:
+        places = board.places(sampler)
+        last = [place for place in places if place.iteration == places[-1].iteration]
+        yield _chart(board, f"T, {sampler}, {last[0].iteration} iterations", {str(each.steps): each for each in last})
+        early = [place.steps for place in places if place.iteration != places[-1].iteration]
+        if early:
+            along = {str(each.iteration): each for each in places if each.steps == max(early)}
+            yield _chart(board, f"iterations, {sampler}, T = {max(early)}", along)
+
+
+def _chart(board: Scoreboard, x_name: str, places: dict[str, Place]) -> str:
+    lines = {
+        setting: [
+            Point(name, board.mean(setting, place), board.deviation(setting, place)) for name, place in places.items()
+        ]
+        for setting in board.settings
+    }
+    return line_chart(lines, x_name, board.name)
