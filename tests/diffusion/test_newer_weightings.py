@@ -51,7 +51,7 @@ def test_a_weight_per_log_snr_is_one_integral_on_every_schedule(schedule):
 
 
 def test_elbo_is_the_limit_of_ddpms_bound():
-    """Ho et al. 2020, eq. 12 with variance beta, summed over T steps: T beta^2 / (2 beta (1 - beta) (1 - alpha_bar))."""
+    """Ho et al. 2020, eq. 12 with variance beta, summed over T steps: T beta / (2 (1 - beta) (1 - alpha_bar))."""
     count = 20_000
     betas = torch.linspace(1e-4, 0.02, count, dtype=torch.float64) * 1000 / count
     bound = count * betas / (2 * (1 - betas) * (1 - (1 - betas).cumprod(0)))
