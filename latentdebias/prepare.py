@@ -15,6 +15,7 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
+from latentdebias.devices import compute_deterministically
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
@@ -50,6 +51,8 @@ def prepare(config: RunConfig) -> Prepared:
     Raises `UserError` for whatever would end the run later.
     """
     training = config.training
+    if training.deterministic:
+        compute_deterministically()
     check_deepspeed_options(config.deepspeed, training.compile)
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
     diffusion = config.diffusion.build()
