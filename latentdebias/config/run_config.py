@@ -61,7 +61,7 @@ class DiffusionOptions:
         ERRORS.build("squared"), "of prediction and target;  {name: huber, c: 0.1, schedule: exponential}"
     )
     terms: tuple[Annotated[Term, TERMS.part], ...] = option(
-        (), "cosine | contrastive, added to the loss without a weight, each with a scale"
+        (), "added to the loss, without a weight;  [{name: cosine, scale: 1.0}]"
     )
 
     def build(self, latent_shape: tuple[int, int, int] | None = None) -> Diffusion:
