@@ -13,12 +13,14 @@ SMALL = {
     "error-by-t": ["--points", 3, "--tail-points", 2, "--num", 40],
     "one-step": ["--t", "500,999", "--images", 2, "--num", 10],
     "steps": ["--steps", "2,3", "--images", 20, "--sampler", "ddim", "--sampler", "{name: ddpm}"],
+    "trajectory": ["--steps", 3, "--sampler", "heun", "--images", 1],
     "loss-by-t": [],
 }
 COLUMNS = {
     "error-by-t": ["model", "t", "error_eps", "error_x0", "error_target"],
     "one-step": ["model", "image", "t", "error_eps", "error_x0", "amplification"],
     "steps": ["model", "sampler", "steps", "fid", "low", "high"],
+    "trajectory": ["model", "image", "t", "distance"],
     "loss-by-t": ["step", "bin", "loss"],
 }
 
