@@ -14,7 +14,7 @@ from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.colour import colour_statistics
 from latentdebias.evaluation.metrics.metric import Metric
 from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
-from latentdebias.process_groups import gathered, ranks
+from latentdebias.process_groups import gathered_in_turn, ranks
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,8 @@ def extract_over_ranks(images: ImageSource, extractor: Extractor, description: s
     """
     rank, world_size = ranks()
     total = -(-images.count // world_size)
-    mine = list(_parts(images.batches(rank, world_size), extractor, total, description))
-    shares = gathered(mine)
-    if rank:
-        return None
-    longest = max(map(len, shares))
-    in_order = [share[number] for number in range(longest) for share in shares if number < len(share)]
-    return _joined(in_order, extractor, images.num_classes, description)
+    parts = gathered_in_turn(list(_parts(images.batches(rank, world_size), extractor, total, description)))
+    return None if rank else _joined(parts, extractor, images.num_classes, description)
 
 
 def _parts(batches: Iterable[ImageBatch], extractor: Extractor, total: int | None, description: str) -> Iterator[_Part]:

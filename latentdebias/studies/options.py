@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from latentdebias.backbones.spec import Precision
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import METRICS, Metric
 from latentdebias.evaluation.metrics.metric import Better
 from latentdebias.evaluation.protocol.intervals import RESAMPLES, better_of
+from latentdebias.precision import Precision
 from latentdebias.registry import option
 from latentdebias.sampling import SAMPLERS, DrawOptions, Guidance, Sampler
 from latentdebias.sampling.ancestral import DDIM
