@@ -13,6 +13,7 @@ Parser = argparse.ArgumentParser
 MODELS = "a model directory; once for each model"
 RUNS = "a run directory, its model directory, or a folder of runs; once for each"
 GUIDANCE = "1: none; default 1.5, and 1 for models without classes"
+BLOCKS = "blocks of images that make the intervals; default 8"
 SHARDS = "latents of the models' autoencoder; default: those that the run of the first model was trained on"
 
 
@@ -148,6 +149,24 @@ def _trajectory(parser: Parser) -> None:
     parser.add_argument("--guidance", type=float, metavar="S", help=GUIDANCE)
 
 
+def _conflict(parser: Parser) -> None:
+    parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="updates on one bin; default 50")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images of an update; default 64")
+    parser.add_argument("--lr", type=float, metavar="LR", help="AdamW's; default 0.0001")
+    parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
+
+
+def _pareto(parser: Parser) -> None:
+    parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
+    share = "lambda over the median squared gradient norm; default 0.1"
+    parser.add_argument("--regularization", type=float, metavar="X", help=share)
+    parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
+    samples = "images from which the weights are solved anew; default 4,16,64"
+    parser.add_argument("--samples", type=counts, metavar="4,16,64", help=samples)
+    parser.add_argument("--repeats", type=positive, metavar="N", help="sets of so many images; default 8")
+
+
 def _iterations(parser: Parser) -> None:
     parser.add_argument("--score", metavar="NAME", help="a score in the records; default fid")
     baseline = "the label of a run; default: the one with the constant weighting, or the first"
@@ -173,6 +192,14 @@ FIGURES: Mapping[str, FigureArguments] = {
     "iterations": FigureArguments(
         "a score against training iterations, and the iterations each run needs for the baseline's best",
         [_runs, _iterations],
+    ),
+    "conflict": FigureArguments(
+        "the change of the loss in every bin of t after training on one, and the cosines between the bins' gradients",
+        [_models, _latents, _conflict],
+    ),
+    "pareto": FigureArguments(
+        "the Pareto objective of every weighting and of solved weights, and how those vary with few images",
+        [_models, _latents, _pareto],
     ),
     "loss-by-t": FigureArguments(
         "the unweighted squared error of x0 over training, by tenth of the schedule, from the log", [_runs, _loss_by_t]
