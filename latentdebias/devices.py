@@ -52,6 +52,19 @@ def open_device(name: str | None) -> torch.device:
     return device
 
 
+def compute_deterministically() -> None:
+    """Let this process use on a GPU only algorithms that give the same bits each time; torch raises where it has none.
+
+    So flash and memory-efficient attention sum their gradients in one order, cuDNN's attention is not used, and cuBLAS
+    has a workspace of fixed size, which it reads from the environment at its first product.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Else every torch.empty is filled, DeepSpeed's buckets among them.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+
+
 def share_cores() -> None:
     """Limit torch to this process's share of the machine's cores, unless OMP_NUM_THREADS is set.
 

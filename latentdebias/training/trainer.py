@@ -28,6 +28,9 @@ class TrainingOptions:
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "")
     precision: Precision = option("bf16", "bf16 (autocast, fp32 weights) | tf32 (fp32 on a CPU) | fp32 (in full)")
+    deterministic: bool = option(
+        False, "true: on a GPU too the same bits each time, which is slower (not measured)", on_resume="free"
+    )
     activation_checkpointing: Where = option(
         "none", "none | blocks: each block's forward runs again in the backward, to save memory", on_resume="free"
     )
