@@ -19,10 +19,10 @@ COLUMNS_AT_ONCE = 1 << 20
 def inside_levels(schedule: Schedule) -> tuple[Tensor, NoiseLevel]:
     """The timesteps (T,) of the schedule's grid at which neither alpha nor sigma is 0, and their levels, fp64."""
     grid = schedule.grid()
-    level = schedule.level(grid, torch.float64)
+    level = schedule.level_and_rate(grid, torch.float64)
     inside = (level.alpha > 0) & (level.sigma > 0)
-    beta = None if level.beta is None else level.beta[inside]
-    return grid[inside], NoiseLevel(level.alpha[inside], level.sigma[inside], beta)
+    beta, rate = (None if part is None else part[inside] for part in (level.beta, level.rate))
+    return grid[inside], NoiseLevel(level.alpha[inside], level.sigma[inside], beta, rate)
 
 
 def bin_weights(weighting: Weighting, schedule: Schedule, bins: int) -> Tensor:

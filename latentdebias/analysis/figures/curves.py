@@ -10,7 +10,7 @@ from torch import Tensor
 from latentdebias.analysis.bins import inside_levels
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, part_label
-from latentdebias.analysis.style import panels
+from latentdebias.analysis.style import DASHES, panels
 from latentdebias.diffusion import SCHEDULES, TARGETS, WEIGHTINGS, Schedule, Weighting
 from latentdebias.errors import UserError
 
@@ -88,8 +88,7 @@ def _draw_snr(axes: Any, schedule: Schedule) -> None:
 
 def _draw_weights(axes: Any, curves: list[Curve], by: str) -> None:
     for i, curve in enumerate(curves):
-        # Some weightings coincide: dashes show both.
-        axes.semilogy(getattr(curve, by), curve.weight, label=curve.weighting, linestyle=("-", "--")[i // 5 % 2])
+        axes.semilogy(getattr(curve, by), curve.weight, label=curve.weighting, linestyle=DASHES[i // 5 % 4])
     space, schedule = curves[0].space, curves[0].schedule
     axes.set(title=f"weight on the error of {space}, {schedule}", xlabel="log SNR" if by == "log_snr" else "t")
     axes.set(ylim=(1e-4, 1e5))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from latentdebias.analysis.bins import BinGradients, bin_gradient, bin_weights, inner_products, timesteps_in
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel, part_label
-from latentdebias.analysis.style import mosaic
+from latentdebias.analysis.style import DASHES, mosaic
 from latentdebias.diffusion import WEIGHTINGS
 from latentdebias.diffusion.pareto import SOLVERS, regularized
 from latentdebias.errors import UserError
@@ -140,7 +140,7 @@ def _picture(methods: dict[str, list[Method]], unstable: dict[str, list[Instabil
         bars.grid(False, axis="y")
         lines = axes[f"weights {label}"]
         for i, each in enumerate(sorted(all_, key=lambda each: each.objective)):
-            lines.semilogy(each.weights.clamp(min=1e-8), label=each.name, marker="o", linestyle=("-", "--")[i // 6])
+            lines.semilogy(each.weights.clamp(min=1e-8), label=each.name, marker="o", linestyle=DASHES[i // 5 % 4])
         lines.set(title="weights", xlabel="bin of t", ylim=(1e-6, 2))
         lines.legend(fontsize=13, loc="center left", bbox_to_anchor=(1.0, 0.5))
         spread = axes[f"instability {label}"]
