@@ -7,6 +7,7 @@ import torch
 
 from latentdebias import distributed
 from latentdebias.errors import UserError
+from latentdebias.precision import set_precision
 
 
 def default_device(local_rank: int = 0) -> str:
@@ -25,11 +26,13 @@ def default_device(local_rank: int = 0) -> str:
 
 
 def open_device(name: str | None) -> torch.device:
-    """Open the device `name` (None: `default_device`), and turn TF32 off, so that fp32 is computed in full precision.
+    """Open the device `name`, on which the same computation then gives the same bits, fp32 in full precision.
 
-    One number is put on the device to see that it works. Raises `UserError` where torch cannot use the device.
+    None is `default_device`, and `cuda` without a number is this process's GPU. One number is put on the device to see
+    that it works. Raises `UserError` where torch cannot use the device.
     """
-    name = name or default_device(distributed.local_rank())
+    if name is None or (name == "cuda" and torch.cuda.is_available()):
+        name = default_device(distributed.local_rank())
     try:
         device = torch.device(name)
         torch.ones(1, device=device).item()
@@ -40,11 +43,26 @@ def open_device(name: str | None) -> torch.device:
         gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"--device {name!r} cannot be used here ({reason}). Legal here: {', '.join(['cpu', *gpus])}."
+            f"--device {name!r} cannot be used here ({reason}). Legal here: "
+            f"{', '.join(['cpu', *(['cuda'] if gpus else []), *gpus])}."
         ) from None
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    set_precision("fp32")
+    # Else cuDNN may choose another algorithm on the next run.
+    torch.backends.cudnn.deterministic = True
     return device
+
+
+def compute_deterministically() -> None:
+    """Let this process use on a GPU only algorithms that give the same bits each time; torch raises where it has none.
+
+    So flash and memory-efficient attention sum their gradients in one order, cuDNN's attention is not used, and cuBLAS
+    has a workspace of fixed size, which it reads from the environment at its first product.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Else every torch.empty is filled, DeepSpeed's buckets among them.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
 
 
 def share_cores() -> None:

@@ -15,7 +15,9 @@ from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.plan import BatchPlan, plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
+from latentdebias.devices import compute_deterministically
 from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.terms import check_pairs
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
 from latentdebias.sampling import ModelFacts, check_draw
@@ -50,9 +52,11 @@ def prepare(config: RunConfig) -> Prepared:
     Raises `UserError` for whatever would end the run later.
     """
     training = config.training
+    if training.deterministic:
+        compute_deterministically()
     check_deepspeed_options(config.deepspeed, training.compile)
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
-    diffusion = config.diffusion.build()
+    diffusion = config.diffusion.build(config.data.latent_shape)
     check_times(config, diffusion)
     network = stated_network(config)
     if network is not None:
@@ -77,6 +81,7 @@ def prepare(config: RunConfig) -> Prepared:
         distributed.rank(),
         distributed.world_size(),
     )
+    check_pairs(diffusion.terms, batch_plan.micro_batch_size)
     if training.wandb_project:
         check_wandb()
     device = training_device()

@@ -63,6 +63,16 @@ def gathered(value: Any) -> list[Any]:
     return values or []
 
 
+def gathered_in_turn(values: list[Any]) -> list[Any]:
+    """On rank 0 the values of all ranks in one list, on every other rank an empty one.
+
+    Of the whole list, rank r of n has number r and every n-th after it.
+    """
+    shares = gathered(values)
+    longest = max(map(len, shares), default=0)
+    return [share[number] for number in range(longest) for share in shares if number < len(share)]
+
+
 def from_first(value: Any) -> Any:
     """Rank 0's value, on every rank."""
     if not _joined():

@@ -27,23 +27,25 @@ from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
 from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.precision import set_precision
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
-from latentdebias.training.hooks import HookContext
+from latentdebias.training.hooks import HookContext, together
 from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.hooks.evaluation import InLoopEvaluation, OpenedEvaluation
 from latentdebias.training.hooks.logging import Logging
 from latentdebias.training.hooks.sample_grid import SampleGrid
-from latentdebias.training.hooks.with_average import UseWeights, WithAverage
+from latentdebias.training.hooks.with_average import UseWeights, WithAverage, on_first_rank
 from latentdebias.training.monitor.log_writers import open_writers
 from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
 from latentdebias.training.monitor.run_log import RunLog
 from latentdebias.training.monitor.speed import Speedometer, WaitClock, Workload
+from latentdebias.training.optimizers import state_bytes
 from latentdebias.training.stopping.agreement import Agreement
 from latentdebias.training.stopping.run_lock import run_lock
 from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
@@ -74,6 +76,7 @@ class Run:
         self.diffusion, self.plan = prepared.diffusion, prepared.batch_plan
         self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
+        set_precision(training.precision)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
@@ -90,7 +93,7 @@ class Run:
             self.run_dir / CHECKPOINTS,
             self.state,
             ResumeSettings(self.config, _data_identity(prepared.shards, self.plan.world_size), training.may_change),
-            CheckpointPolicy(training.keep_checkpoints, training.keep_every),
+            CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.stop_within),
         )
 
     def _trained_backbone(self) -> nn.Module:
@@ -136,6 +139,7 @@ class Run:
             write_config(self.config, self.run_dir / "config.yaml")
             if self.config.ema.snapshot_every:
                 self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
+        say(self.checkpoints.describe_memory(state_bytes(self.config.optimizer)))
         state = TrainState(first)
         with self.training(state, last) as train:
             train(last - first)
@@ -185,7 +189,7 @@ class Run:
 
     def _write_model(self, step: int, average: str) -> None:
         export = functools.partial(self._export, average, self.run_dir / "model")
-        WithAverage(self.state, average, 0, export).now(step)
+        WithAverage(self.state, average, 0, on_first_rank(export)).now(step)
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:
@@ -218,7 +222,7 @@ class Run:
         ]
         export = functools.partial(self._export, run.average, self.run_dir / "model")
         uses: list[tuple[int, Callable[[], UseWeights]]] = [
-            (config.training.export_every, lambda: export),
+            (config.training.export_every, lambda: on_first_rank(export)),
             (config.training.sample_every, lambda: SampleGrid(config.sampling, run)),
             (config.evaluation.every, lambda: InLoopEvaluation(config.evaluation, self._evaluation, run)),
         ]
@@ -226,9 +230,11 @@ class Run:
             if every:
                 # Exports and drawing may take long, and a resumed run does not need them: not watched, and left out
                 # at the step at which the run stops.
-                average = WithAverage(self.state, run.average, every, None if log is None else use())
+                average = WithAverage(self.state, run.average, every, use())
                 hooks.append(unless_stopped(watchdog.unwatched(average)))
-        return [*hooks, *(watchdog.unwatched(hook.build(run)) for hook in config.hooks)]
+        if config.hooks:
+            hooks.append(watchdog.unwatched(together([hook.build(run) for hook in config.hooks])))
+        return hooks
 
     def _hook_context(self, log: RunLog | None) -> HookContext:
         return HookContext(
@@ -244,7 +250,7 @@ class Run:
 
     def _snapshots(self) -> list[Hook]:
         every, stds = self.config.ema.snapshot_every, self.config.ema.stds
-        writers = {name_of_std(std): functools.partial(self.snapshots.write, std) for std in stds}
+        writers = {name_of_std(std): on_first_rank(functools.partial(self.snapshots.write, std)) for std in stds}
         return [WithAverage(self.state, name, every, write) for name, write in writers.items()]
 
     @property
@@ -264,7 +270,7 @@ class Run:
         """The hook that writes the models of `training.export_at`."""
         if state.step in self.config.training.export_at:
             average = self.config.ema.first
-            export = functools.partial(self._export, average, kept_model(self.run_dir, state.step))
+            export = on_first_rank(functools.partial(self._export, average, kept_model(self.run_dir, state.step)))
             WithAverage(self.state, average, 0, export).now(state.step)
 
     def _export(self, average: str, directory: Path, step: int, weights: dict[str, Tensor]) -> None:

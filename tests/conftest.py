@@ -71,6 +71,14 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """References' statistics are kept for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTDEBIAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def process_group() -> Iterator[None]:
     """One process group of one rank, for everything that trains in this process."""

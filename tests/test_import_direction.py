@@ -15,6 +15,7 @@ ROOMS = [
     "distributed",
     "process_groups",
     "errors",
+    "precision",
     "devices",
     "registry",
     "files",

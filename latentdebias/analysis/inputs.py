@@ -14,14 +14,16 @@ from torch import Tensor
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.normalization import LatentNormalization
-from latentdebias.diffusion import TARGETS, Diffusion, Weighting
+from latentdebias.diffusion import TARGETS, Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
-from latentdebias.registry import brief
+from latentdebias.registry import brief, load_plugins
+from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
+from latentdebias.training.monitor.log_writers import LOG
 
 MOST_LATENTS = 10_000
 CPU = torch.device("cpu")
@@ -58,6 +60,14 @@ class LabelledModel:
 
 
 @dataclass(frozen=True)
+class LabelledRun:
+    """A run directory with the label under which figures show it."""
+
+    label: str
+    directory: Path
+
+
+@dataclass(frozen=True)
 class Inputs:
     """The models and data of a figure, each opened when it is first asked for.
 
@@ -88,12 +98,22 @@ class Inputs:
         return [LabelledModel(*each) for each in zip(labels, self.directories, models, strict=True)]
 
     @functools.cached_property
+    def runs(self) -> list[LabelledRun]:
+        """The run directories of `directories`: each RUN/model, RUN, or folder of several of them, such as a study.
+
+        Raises `UserError` where there is none.
+        """
+        found = [run for directory in self.directories for run in _runs_at(directory)]
+        diffusions = [_diffusion_of(run) for run in found]
+        return [LabelledRun(*each) for each in zip(labels_of(diffusions, found), found, strict=True)]
+
+    @functools.cached_property
     def latents(self) -> Latents:
         """`num` latents at equal distances in `shards`, or all up to 10,000, normalised as the models have them.
 
         Each is drawn from its posterior, with noise that is a function of (seed, its number in the set).
         """
-        config, shards = self.models[0].model.config, self._open_shards()
+        config, shards = self.models[0].model.config, LatentShards(self.shards_directory)
         made_with = AutoencoderIdentity(**{**shards.manifest.autoencoder, "id": config.autoencoder.id})
         if made_with != config.autoencoder or tuple(shards.latent_shape) != tuple(config.latent_shape):
             raise UserError(
@@ -116,16 +136,32 @@ class Inputs:
         """The first model with the autoencoder, which is that of all models."""
         return self.models[0].model.image_sampler(self.vae)
 
-    def _open_shards(self) -> LatentShards:
+    def draw_options(self, sampler: Sampler, steps: int, guidance: float | None) -> DrawOptions:
+        """The options to draw with; a guidance of None is the package's default, and 1 for models without classes.
+
+        Raises `UserError` where a model cannot be drawn with them.
+        """
+        if guidance is None:
+            guidance = DrawOptions().guidance.scale if self.models[0].model.config.num_classes else 1.0
+        options = DrawOptions(
+            sampler=sampler, steps=steps, guidance=Guidance(guidance), seed=self.seed, batch_size=self.batch_size
+        )
+        for each in self.models:
+            check_draw(options, each.model.latent_model.facts)
+        return options
+
+    @property
+    def shards_directory(self) -> Path:
+        """The folder of the latents; `UserError` where it is neither given nor known from the first model's run."""
         if self.shards is not None:
-            return LatentShards(self.shards)
+            return self.shards
         where = shards_of_run(run_of(self.directories[0]))
         if where is None:
             raise UserError(
                 f"It is not known which latents {self.directories[0]} was trained on, for no run's {RUN_CONFIG} is "
                 f"beside it; name the shard set: --shards DIR."
             )
-        return LatentShards(where)
+        return where
 
 
 def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path) -> None:
@@ -141,7 +177,26 @@ def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path)
 
 def run_of(directory: Path) -> Path:
     """The run directory of a model directory RUN/model; a directory that holds a log is a run itself."""
-    return directory if (directory / "log.jsonl").is_file() else directory.absolute().parent
+    return directory if (directory / LOG).is_file() else directory.absolute().parent
+
+
+def _runs_at(directory: Path) -> list[Path]:
+    run = run_of(directory)
+    if (run / LOG).is_file():
+        return [run]
+    if runs := sorted(log.parent for log in directory.glob(f"*/{LOG}")):
+        return runs
+    raise UserError(f"{directory} belongs to no training run: there is no {LOG} in it, nor beside or below it.")
+
+
+def _diffusion_of(run_dir: Path) -> Diffusion:
+    config = run_dir / RUN_CONFIG
+    try:
+        settings = yaml.safe_load(config.read_text())
+        load_plugins(settings.get("imports") or ())
+        return Diffusion(**settings["diffusion"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
 
 
 def shards_of_run(run_dir: Path) -> Path | None:
@@ -155,7 +210,7 @@ def shards_of_run(run_dir: Path) -> Path | None:
 
 def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> list[str]:
     """A label for each model: its weighting, with the target where targets differ, and its place where both agree."""
-    labels = [weighting_label(each.weighting) for each in diffusions]
+    labels = [part_label(each.weighting) for each in diffusions]
     if len({each.target for each in diffusions}) > 1:
         labels = [f"{label} on {TARGETS.name_of(each.target)}" for label, each in zip(labels, diffusions, strict=True)]
     count = Counter(labels)
@@ -165,9 +220,9 @@ def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> l
     return [f"{label} ({place})" if count[label] > 1 else label for label, place in zip(labels, places, strict=True)]
 
 
-def weighting_label(weighting: Weighting) -> str:
-    """A weighting's name, followed by the options that are not at their defaults: "min_snr gamma 1"."""
-    spec = brief(weighting)
+def part_label(part: object) -> str:
+    """The name of a registered part, followed by the options that are not at their defaults: "min_snr gamma 1"."""
+    spec = brief(part)
     if isinstance(spec, str):
         return spec
     options = (f"{name} {value}" for name, value in spec.items() if name != "name")

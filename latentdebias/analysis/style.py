@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people who are colour-blind tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F", "#B8A800", "#17BECF")
+# Weightings that coincide, and more lines than colours, are told apart by their dashes.
+DASHES = ("-", "--", ":", "-.")
 STYLE: dict[str, Any] = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
@@ -53,6 +55,14 @@ def panels(rows: int, columns: int, width: float = 7.0, height: float = 5.5) -> 
 
     picture = Picture(figsize=(columns * width, rows * height))
     return picture, list(picture.subplots(rows, columns, squeeze=False).flat)
+
+
+def mosaic(layout: list[Any], width: float, heights: list[float]) -> tuple["Picture", dict[str, Any]]:
+    """A picture `width` inches wide whose rows are `heights` inches high, with the axes that `layout` names."""
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(width, sum(heights)))
+    return picture, picture.subplot_mosaic(layout, height_ratios=heights)
 
 
 def show_tiles(axes: Any, images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> None:

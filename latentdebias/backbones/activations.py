@@ -8,7 +8,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.autograd.graph import saved_tensors_hooks
 
 from latentdebias.backbones.blocks import checkpoint_blocks, find_blocks
-from latentdebias.backbones.spec import BackboneSpec, Precision
+from latentdebias.backbones.spec import BackboneSpec
+from latentdebias.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ Checkpointing and compilation replace only the `forward` of a block, in place. P
 hooks with which ZeRO-3 gathers and releases a block's weights still run around its forward.
 """
 
+import functools
+import inspect
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -35,10 +38,33 @@ def repeated_blocks(backbone: nn.Module) -> list[nn.Module]:
 def checkpoint_blocks(backbone: nn.Module) -> None:
     """Keep only each block's inputs for the backward pass, which runs the block's forward again (Chen et al. 2016)."""
     for block in repeated_blocks(backbone):
+        block.register_forward_pre_hook(keywords_to_positions, with_kwargs=True)
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def compile_blocks(backbone: nn.Module) -> None:
     """Compile each block with `torch.compile` at its first call; blocks of equal structure share the compiled code."""
     for block in repeated_blocks(backbone):
+        block.register_forward_pre_hook(keywords_to_positions, with_kwargs=True)
         block.forward = torch.compile(block.forward)
+
+
+def keywords_to_positions(
+    block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A forward pre-hook that passes a block's keyword arguments by position; keyword-only ones stay keywords.
+
+    diffusers calls a UNet's blocks by keyword, and two libraries look at positional arguments alone: `checkpoint` saves
+    the random state of the devices of these tensors, without which dropout draws other masks in the second forward, and
+    ZeRO-3 releases a block's weights after the gradient of these tensors.
+    """
+    if not kwargs:
+        return None
+    bound = _signature(type(block).forward).bind(block, *args, **kwargs)
+    bound.apply_defaults()
+    return bound.args[1:], bound.kwargs
+
+
+@functools.cache
+def _signature(forward: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(forward)

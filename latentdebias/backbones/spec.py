@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import timm.models
 from torch import Tensor, nn
@@ -31,9 +31,6 @@ class BackboneSpec(ABC):
         """The same spec without pretrained weights, from which a trained model is rebuilt without a download."""
         return self
 
-
-Precision = Literal["fp32", "bf16"]
-"""The precision that a backbone computes in; bf16 is autocast over fp32 weights."""
 
 BACKBONES: Registry[BackboneSpec] = Registry("model")
 

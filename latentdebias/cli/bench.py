@@ -44,7 +44,7 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=16)
     parser.add_argument("--segments", type=positive, default=10, help="pairs of segments, loop and bare in turns")
     parser.add_argument("--steps", type=positive, default=2, help="steps a segment; the loop logs at the end of each")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU")
     workers = "processes that read ahead; default: none on a CPU, 2 for a GPU"
     parser.add_argument("--workers", type=positive, help=workers)
 
@@ -58,7 +58,7 @@ def _add_sample_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, default=4)
     parser.add_argument("--steps", type=positive, default=10, help="of DDIM; default 10")
     parser.add_argument("--rounds", type=positive, default=3, help="each way is timed so often, in turn; default 3")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--compile", action="store_true", help="time the compiled backbone, too")
     parser.add_argument("--device", help="default: a GPU, or cpu")
 

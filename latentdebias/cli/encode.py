@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     vae = "identity (pixels), digits or a name of your own; a folder; a hub id (default stabilityai/sd-vae-ft-mse)"
     parser.add_argument("--vae", help=vae)
     parser.add_argument("--flip", action="store_true", help="also encode every mirror image")
-    parser.add_argument("--dtype", help="of the autoencoder's forward: fp32 or bf16 (default fp32)")
+    parser.add_argument("--dtype", "--precision", help="of the autoencoder: fp32, tf32 or bf16 (default fp32)")
     parser.add_argument("--samples-per-shard", help="default 8192")
     decoded = "images a worker decodes at a time (default 32); does not change the bytes"
     parser.add_argument("--batch-size", help=decoded)

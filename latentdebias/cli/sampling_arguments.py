@@ -16,7 +16,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", metavar="N", help="default 0")
     batch = "images drawn together; changes no more than their last bits; default 64"
     parser.add_argument("--batch-size", metavar="N", help=batch)
-    parser.add_argument("--precision", help="fp32 or bf16; default fp32")
+    parser.add_argument("--precision", help="fp32, tf32 or bf16; default fp32")
     parser.add_argument("--vae", metavar="ID_OR_DIR", help="where the model's autoencoder is now; default: its own id")
     parser.add_argument("--device", help="default: this rank's GPU, or cpu")
     add_imports_argument(parser)

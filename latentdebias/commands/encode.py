@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import yaml
@@ -13,12 +13,13 @@ from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
 from latentdebias.devices import open_device, share_cores
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import find_images
+from latentdebias.precision import Precision
 from latentdebias.registry import load_plugins, validate
 from latentdebias.shards.format import FORWARD_BATCH
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.jobs.inspect import summary
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class EncodeOptions:
     resolution: PositiveInt
     vae: str = DEFAULT_AUTOENCODER
     flip: bool = False
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Precision = "fp32"
     samples_per_shard: PositiveInt = 8192
     batch_size: PositiveInt = 32
     forward_batch: PositiveInt = FORWARD_BATCH
@@ -49,14 +50,13 @@ def encode(config: str | None, given: dict[str, Any]) -> None:
     device = open_device(options.device)
     images, autoencoder = find_images(options.images), load_autoencoder(options.vae, device, DTYPES[options.dtype])
     share_cores()
-    # The same image must give the same bytes on every run.
-    torch.backends.cudnn.deterministic = True
     manifest = encode_images(
         images,
         autoencoder,
         Path(options.out),
         EncodeJob(
             resolution=options.resolution,
+            precision=options.dtype,
             flips=options.flip,
             samples_per_shard=options.samples_per_shard,
             batch_size=options.batch_size,

@@ -36,8 +36,6 @@ def draw_sample_set(arguments: argparse.Namespace) -> None:
     load_plugins(arguments.imports or ())
     _check(arguments)
     model, options = open_model(arguments)
-    # The same image must give the same bytes on every run.
-    torch.backends.cudnn.deterministic = True
     share_cores()
     classes = parse_classes(arguments.classes, model)
     labels = _labels(arguments, classes, options.seed)

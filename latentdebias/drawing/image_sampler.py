@@ -17,6 +17,7 @@ from latentdebias.autoencoders import Autoencoder, to_uint8
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.drawing.decoding import decoded
 from latentdebias.drawing.grid import beside_rows
+from latentdebias.precision import computing_in
 from latentdebias.sampling import DrawOptions, LatentModel, check_draw
 from latentdebias.sampling.denoiser import Observe
 
@@ -58,8 +59,9 @@ class ImageSampler:
                 yield images
 
     def pixels(self, z: Tensor) -> Tensor:
-        """Images (B, 3, H, W) uint8 of normalised latents (B, C, h, w)."""
-        return to_uint8(self.autoencoder.decode(self.normalization.denormalize(z)))
+        """Images (B, 3, H, W) uint8 of normalised latents (B, C, h, w), decoded in fp32 however they were drawn."""
+        with computing_in("fp32"):
+            return to_uint8(self.autoencoder.decode(self.normalization.denormalize(z)))
 
 
 def grid_image(images: Tensor, columns: int) -> Image.Image:

@@ -14,7 +14,8 @@ from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.colour import colour_statistics
 from latentdebias.evaluation.metrics.metric import Metric
 from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
-from latentdebias.process_groups import gathered, ranks
+from latentdebias.precision import computing_in
+from latentdebias.process_groups import gathered_in_turn, ranks
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,8 @@ def extract_over_ranks(images: ImageSource, extractor: Extractor, description: s
     """
     rank, world_size = ranks()
     total = -(-images.count // world_size)
-    mine = list(_parts(images.batches(rank, world_size), extractor, total, description))
-    shares = gathered(mine)
-    if rank:
-        return None
-    longest = max(map(len, shares))
-    in_order = [share[number] for number in range(longest) for share in shares if number < len(share)]
-    return _joined(in_order, extractor, images.num_classes, description)
+    parts = gathered_in_turn(list(_parts(images.batches(rank, world_size), extractor, total, description)))
+    return None if rank else _joined(parts, extractor, images.num_classes, description)
 
 
 def _parts(batches: Iterable[ImageBatch], extractor: Extractor, total: int | None, description: str) -> Iterator[_Part]:
@@ -97,6 +93,7 @@ def _joined(parts: list[_Part], extractor: Extractor, num_classes: int | None, d
         spatial=_all_or_none([part.spatial for part in parts]),
         colour=torch.cat([part.colour for part in parts]),
         distance=extractor.distance,
+        device=extractor.device,
     )
 
 
@@ -116,6 +113,7 @@ def _up_to(limit: int | None, batches: Iterable[ImageBatch]) -> Iterator[ImageBa
                 return
 
 
+@computing_in("fp32")
 def evaluate(samples: FeatureSet, reference: FeatureSet, metrics: Sequence[Metric]) -> dict[str, float]:
     """The scores of all `metrics` by name; both sets must be from the same extractor.
 

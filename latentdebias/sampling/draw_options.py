@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from latentdebias.backbones.spec import Precision
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.errors import UserError
+from latentdebias.precision import Precision
 from latentdebias.registry import option
 from latentdebias.sampling.ancestral import DDIM
 from latentdebias.sampling.guidance import Guidance
@@ -29,7 +29,7 @@ class DrawOptions:
     steps: PositiveInt = option(50, "steps of the sampler")
     guidance: Guidance = option(Guidance(1.5), "a number is the scale")
     zero_init: NonNegativeInt = option(0, "first steps that stand still; flow only")
-    precision: Precision = option("fp32", "fp32 | bf16 (autocast)")
+    precision: Precision = option("fp32", "fp32 (in full) | tf32 (fp32 on a CPU) | bf16 (autocast)")
     seed: NonNegativeInt = option(0, "image i is a function of (seed, i)")
     batch_size: PositiveInt = option(64, "images drawn together; changes no more than their last bits")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentdebias.backbones.spec import Precision
+from latentdebias.precision import Precision, computing_in
 from latentdebias.sampling.guidance import Guidance
 from latentdebias.sampling.network import Network
 
@@ -18,7 +18,7 @@ class Guided:
     network, `weaker`, under the same class, which is autoguidance (Karras et al. 2024). At a fixed z every target is an
     affine function of every other, so guiding the network's own target guides all of them alike; rescale and the rule
     cfg_zero do depend on the target, and act on the network's own. The outputs of a learned variance are those under
-    the class. Where the scale is 1 only the class is run. With precision bf16 the networks run in autocast.
+    the class. Where the scale is 1 only the class is run. The networks run in `precision`.
     """
 
     network: Network
@@ -30,7 +30,8 @@ class Guided:
     def __call__(self, z: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The guided output (B, C or 2C, H, W) for z (B, C, H, W), one timestep t () on the CPU and labels (B,)."""
         scale = self.guidance.scale_at(float(self.network.diffusion.schedule.to_unit(t.double())))
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with computing_in(self.precision), autocast:
             if scale == 1:
                 return self.network(z, t, labels if self.null_class else None)
             strong, weak = self._both(z, t, labels)

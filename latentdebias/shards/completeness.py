@@ -85,7 +85,7 @@ def _command_of(directory: Path, plan: Plan) -> str:
     """The encode command with the settings of `plan`, the only ones with which its folder can be continued."""
     options = f" --samples-per-shard {plan.samples_per_shard}"
     options += f" --forward-batch {plan.forward_batch}" * (plan.forward_batch != FORWARD_BATCH)
-    options += " --flip" * plan.flips + " --dtype bf16" * (plan.precision == "bfloat16")
+    options += " --flip" * plan.flips + {"bfloat16": " --dtype bf16", "tf32": " --dtype tf32"}.get(plan.precision, "")
     return _command(directory, plan.autoencoder["id"], plan.resolution, options)
 
 

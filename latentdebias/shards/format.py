@@ -79,7 +79,8 @@ class ShardRecord:
 class Plan:
     """Everything that decides the bytes of a shard set.
 
-    `autoencoder` holds the fields of its `AutoencoderIdentity`, and `precision` is the dtype of its forward pass;
+    `autoencoder` holds the fields of its `AutoencoderIdentity`, and `precision` is that of its forward pass: float32,
+    in full precision, tf32 or bfloat16;
     `dtype` is that of the stored values. `latent_shape` is `(C, h, w)`, and `resolution` the images' side in pixels.
     `inputs_sha256` tells the inputs, and their order, from any others.
     """

@@ -6,13 +6,13 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from latentdebias.backbones.spec import Precision
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.evaluation.extractors import EXTRACTORS
 from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import METRICS, Metric
 from latentdebias.evaluation.metrics.metric import Better
 from latentdebias.evaluation.protocol.intervals import RESAMPLES, better_of
+from latentdebias.precision import Precision
 from latentdebias.registry import option
 from latentdebias.sampling import SAMPLERS, DrawOptions, Guidance, Sampler
 from latentdebias.sampling.ancestral import DDIM
@@ -37,7 +37,7 @@ class ScoreOptions:
     )
     resamples: NonNegativeInt = option(RESAMPLES, "half samples that make the 95% intervals; 0: none")
     guidance: Guidance = option(Guidance(1.0), "a number is the scale")
-    precision: Precision = option("fp32", "fp32 | bf16 (autocast)")
+    precision: Precision = option("fp32", "fp32 (in full) | tf32 (fp32 on a CPU) | bf16 (autocast)")
     seed: NonNegativeInt = option(0, "of the noise, which is the same for all cells")
     batch_size: PositiveInt = option(64, "images drawn together")
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
-from latentdebias.backbones.spec import Precision
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.devices import default_device, share_cores
 from latentdebias.errors import UserError
+from latentdebias.precision import Precision
 from latentdebias.process_groups import PATIENCE, set_timeout
 from latentdebias.training.deepspeed_options import (
     check_compiled,

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Annotated, Any
 
 import timm.optim
@@ -145,15 +146,30 @@ def is_elementwise(spec: OptimizerSpec) -> bool:
     return torch.allclose(whole.flatten(), pieces, rtol=1e-9, atol=1e-9 * float(whole.abs().max()))
 
 
+def state_bytes(spec: OptimizerSpec) -> float:
+    """Bytes of state that the optimizer keeps for each number of a fp32 matrix, as Adam keeps 8."""
+    matrix = _OneMatrix().float()
+    optimizer = _stepped(spec, matrix)
+    values = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
+    return sum(value.nbytes for value in values) / prod(matrix.shape)
+
+
 def counts_in_groups(spec: OptimizerSpec) -> bool:
     """Whether the optimizer counts its steps in the parameter group instead of in the state of each weight."""
-    matrix = _OneMatrix()
+    before, after = (
+        [{**group, "params": None} for group in optimizer.param_groups]
+        for optimizer in (spec.build(_OneMatrix()), _stepped(spec, _OneMatrix()))
+    )
+    return before != after
+
+
+def _stepped(spec: OptimizerSpec, matrix: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of `matrix` after one update with gradients of 1."""
     optimizer = spec.build(matrix)
-    before = [{**group, "params": None} for group in optimizer.param_groups]
     for parameter in matrix.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    return before != [{**group, "params": None} for group in optimizer.param_groups]
+    return optimizer
 
 
 def _moved(spec: OptimizerSpec, start: Tensor, gradients: Sequence[Tensor]) -> Tensor:

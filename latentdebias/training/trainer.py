@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from latentdebias.backbones.blocks import Where
-from latentdebias.backbones.spec import Precision
 from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
+from latentdebias.precision import Precision
 from latentdebias.registry import option
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import HANG_TIMEOUT, Engine
@@ -27,7 +27,10 @@ class TrainingOptions:
         None, "a rank's share of one backward; null: the whole batch in one", on_resume="free"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = option(0, "")
-    precision: Precision = option("bf16", "bf16 (autocast, fp32 weights) | fp32")
+    precision: Precision = option("bf16", "bf16 (autocast, fp32 weights) | tf32 (fp32 on a CPU) | fp32 (in full)")
+    deterministic: bool = option(
+        False, "true: on a GPU too the same bits each time, which is slower (not measured)", on_resume="free"
+    )
     activation_checkpointing: Where = option(
         "none", "none | blocks: each block's forward runs again in the backward, to save memory", on_resume="free"
     )
@@ -93,9 +96,9 @@ class Trainer:
         """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
         for batch in batches:
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
-            losses = self.diffusion.loss(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
-            self.meter.add(losses, self.diffusion.schedule.to_unit(t))
-            self.engine.backward(losses.mean())
+            terms = self.diffusion.loss_terms(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
+            self.meter.add(terms, self.diffusion.schedule.to_unit(t))
+            self.engine.backward(terms.total.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
                 self.engine.set_lr(self.lr_schedule.lr_share_at(state.step, self.options.steps))

@@ -35,6 +35,10 @@ class ZeroState:
         state: dict[str, Any] = self._optimizer.state[self._layout.optimizer_keys[partition]]
         return state
 
+    def has_optimizer_state(self) -> bool:
+        """Whether the optimizer has allocated its state, which most do at the first update."""
+        return bool(self._optimizer.state)
+
     def usual_device(self, partition: int, state: str) -> torch.device:
         """The device on which an optimizer keeps its `state` of a partition, by torch's rule for loading state dicts.
 

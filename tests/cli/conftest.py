@@ -23,14 +23,6 @@ class Result:
     err: str
 
 
-@pytest.fixture(autouse=True, scope="session")
-def statistics_cache(tmp_path_factory):
-    """References' statistics are kept for this session alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LATENTDEBIAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture
 def tool(monkeypatch, capsys):
     """Run `latentdebias NAME` with arguments in this process."""

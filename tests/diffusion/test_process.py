@@ -74,3 +74,15 @@ def test_a_network_of_the_true_answer_has_no_loss():
 def test_a_spec_rebuilds_the_same_process():
     d = Diffusion({"name": "flow", "shift": 2.0}, "v", {"name": "p2", "k": 2.0}, "logit_normal")
     assert Diffusion(**d.spec()).spec() == d.spec()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "target"), [("linear", "eps"), ("cosine", "v"), ("cosine", "x0"), ("flow", "flow")]
+)
+def test_the_error_of_x0_is_that_of_the_estimate_without_a_weight(schedule, target):
+    d = Diffusion(schedule, target, "min_snr")
+    x0, eps, answer = torch.randn(3, 6, 4, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = d.schedule.from_unit(torch.tensor([0.05, 0.2, 0.4, 0.6, 0.8, 0.95], dtype=torch.float64))
+    terms = d.loss_terms(lambda z, time: answer, x0, t=t, eps=eps)
+    error = (d.to_x0(answer, d.add_noise(x0, eps, t), t) - x0) ** 2
+    torch.testing.assert_close(terms.x0_error, error.flatten(1).mean(dim=1), rtol=1e-4, atol=0, check_dtype=False)

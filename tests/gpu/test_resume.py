@@ -13,7 +13,7 @@ def test_every_optimizer_resumes_on_its_devices(tmp_path, device, name):
     saved, optimizer = state_of(SPECS[name], device)
     update(optimizer)
     update(optimizer)
-    saved.copy_share().write(tmp_path / "rank-00000.safetensors")
+    saved.share().write(tmp_path / "rank-00000.safetensors")
     resumed, fresh = state_of(SPECS[name], device)
     resumed.restore(SavedState([tmp_path / "rank-00000.safetensors"]))
     assert placed(fresh) == placed(optimizer)

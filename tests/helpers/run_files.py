@@ -2,6 +2,8 @@
 
 import json
 
+import yaml
+
 STAGES = [0, 1, 2, 3]
 
 
@@ -23,3 +25,11 @@ def stage(number):
 
 def in_folder(tmp_path, name):
     return f"run_dir={tmp_path / name}"
+
+
+def write_run(folder, records, weighting="debias"):
+    """A run directory as far as analyses read it: the weighting in its config, and its log."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"diffusion": {"weighting": weighting}}))
+    (folder / "log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder

@@ -161,6 +161,8 @@ def test_the_command_for_an_unfinished_set_is_that_of_its_plan(encode, make_enco
     refuse_absent(directory, "other/vae", 256)
     options = "--vae pool --resolution 32 --samples-per-shard 5 --forward-batch 4 --flip --dtype bf16"
     assert f"--out {directory} {options}" in refusal(LatentShards, directory)
+    in_tf32 = encode("tf32", precision="tf32", rank=0, world_size=2)
+    assert "--flip --dtype tf32" in refusal(LatentShards, in_tf32)
 
 
 def test_of_many_missing_shards_ten_are_named(encode):

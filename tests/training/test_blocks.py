@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from latentdebias.backbones import BACKBONES
+from latentdebias.backbones import BACKBONES, blocks
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks, repeated_blocks
 from latentdebias.errors import UserError
 
@@ -87,6 +87,34 @@ def test_gradients_of_other_backbones_are_the_same(spec):
     checkpoint_blocks(backbone)
     checkpointed = torch.autograd.grad(backbone(*batch).sum(), parameters)
     assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed, strict=True))
+
+
+@pytest.mark.parametrize("spec", [DIT, MIN_SNR_VIT, TIMM_VIT, UVIT, UNET, LDM_UNET], ids=lambda spec: spec["name"])
+def test_checkpoint_gets_every_tensor_by_position(spec, monkeypatch):
+    """It saves the random state of the devices of these alone."""
+    calls = []
+
+    def checkpoint(forward, *args, use_reentrant, **kwargs):
+        calls.append((args, kwargs))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(blocks, "checkpoint", checkpoint)
+    backbone = BACKBONES.build(spec).build(8, 4, 10)
+    checkpoint_blocks(backbone)
+    backbone(torch.randn(2, 4, 8, 8), torch.rand(2), torch.arange(2))
+    assert len(calls) == len(repeated_blocks(backbone))
+    for args, kwargs in calls:
+        assert isinstance(args[0], torch.Tensor)
+        assert not any(isinstance(value, torch.Tensor) for value in kwargs.values())
+
+
+def test_diffusers_calls_a_down_block_by_keyword(monkeypatch):
+    backbone, calls = BACKBONES.build(UNET).build(8, 4, 10), []
+    backbone.blocks[0].register_forward_pre_hook(lambda *found: calls.append(found[1:]), with_kwargs=True)
+    backbone(torch.randn(2, 4, 8, 8), torch.rand(2), torch.arange(2))
+    ((args, kwargs),) = calls
+    assert not args
+    assert isinstance(kwargs["hidden_states"], torch.Tensor)
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass():

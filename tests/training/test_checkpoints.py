@@ -10,7 +10,9 @@ import torch
 from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stage
 
 from latentdebias.errors import UserError
+from latentdebias.training.checkpoints import checkpoint
 from latentdebias.training.checkpoints.run_state import SavedState, StateShare
+from latentdebias.training.optimizers import state_bytes
 from latentdebias.training.zero_layouts import Fragment
 
 
@@ -126,7 +128,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(make_run, monkeypatch):
     def write_late(share, path):
         if not path.parent.name.startswith("step-00000004"):
             seen.append(reached.wait(timeout=60))
-        write(share, path)
+        return write(share, path)
 
     update = run.ema.update
 
@@ -155,6 +157,66 @@ def test_a_failed_write_ends_the_run_and_leaves_the_old_checkpoint(make_run, mon
     with pytest.raises(UserError, match="No space left on device"):
         run.train()
     assert checkpoints_of(run) == ["step-00000002"]
+
+
+def test_without_memory_for_a_copy_the_same_bytes_are_written_while_training_waits(
+    make_run, tmp_path, monkeypatch, capsys
+):
+    copied = make_run(in_folder(tmp_path, "copied"))
+    copied.train()
+    assert "written while the training goes on" in capsys.readouterr().out
+    monkeypatch.setattr(checkpoint, "free_host_memory", lambda: 0)
+    monkeypatch.setattr(StateShare, "copied", None)
+    waited = make_run(in_folder(tmp_path, "waited"))
+    waited.train()
+    told = capsys.readouterr()
+    assert "the training waits while one is written" in told.out
+    assert told.err.count("does not hold a copy") == 1
+    assert checkpoints_of(waited) == checkpoints_of(copied)
+    for name in checkpoints_of(copied):
+        ours, theirs = (run.run_dir / "checkpoints" / name for run in (waited, copied))
+        assert (ours / "rank-00000.safetensors").read_bytes() == (theirs / "rank-00000.safetensors").read_bytes()
+        digests = [json.loads((folder / "COMMIT.json").read_text())["sha256"] for folder in (ours, theirs)]
+        assert digests[0] == digests[1]
+    assert make_run(in_folder(tmp_path, "waited")).checkpoints.resume() == 4
+
+
+def test_a_write_that_was_waited_for_and_failed_leaves_the_old_checkpoint(make_run, monkeypatch):
+    make_run("training.steps=2").train()
+    monkeypatch.setattr(checkpoint, "free_host_memory", lambda: 0)
+    monkeypatch.setattr(StateShare, "write", lambda share, path: path.write_text("half") / 0)
+    run = make_run()
+    with pytest.raises(UserError, match="could not be written"):
+        run.train()
+    assert checkpoints_of(run) == ["step-00000002"]
+
+
+def test_memory_that_held_one_copy_holds_the_next(make_run, monkeypatch):
+    """The peak of the process is then that of the first copy, which may not count against the second."""
+    run = make_run()
+    free = iter([10**9])
+    monkeypatch.setattr(checkpoint, "free_host_memory", lambda: next(free))
+    for step in (1, 2):
+        run.checkpoints.save(step)
+    run.checkpoints.finish()
+    assert checkpoints_of(run) == ["step-00000001", "step-00000002"]
+
+
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_the_size_that_is_told_at_the_start_is_the_files(make_run, zero_stage):
+    run = make_run(stage(zero_stage), "training.steps=1")
+    expected = run.state.expected_bytes(state_bytes(run.config.optimizer))
+    run.train()
+    assert run.state.share().nbytes == pytest.approx(expected, rel=0.02)
+
+
+def test_a_write_longer_than_a_stop_waits_is_told_once(make_run, capsys):
+    run = make_run("training.stop_within=1.0e-9")
+    run.checkpoints.save(1)
+    run.checkpoints.save(2)
+    run.checkpoints.finish()
+    assert capsys.readouterr().err.count("longer") == 1
+    assert "GB/s, the last time" in run.checkpoints.describe_last_write()
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0), (3, 1)])

@@ -1,7 +1,7 @@
 import pytest
 
 from latentdebias.errors import UserError
-from latentdebias.training.deepspeed_options import check_compiled, check_version, reduce_bucket_size
+from latentdebias.training.deepspeed_options import BUCKET_SIZE, check_compiled, check_version, reduce_bucket_size
 from latentdebias.training.engine import check_deepspeed_options
 
 
@@ -67,4 +67,5 @@ def test_other_compiled_runs_pass(zero):
 
 def test_buckets_are_no_larger_than_the_network():
     assert reduce_bucket_size({}, 1000) == 1000
+    assert reduce_bucket_size({}, 10 * BUCKET_SIZE) == BUCKET_SIZE
     assert reduce_bucket_size({"zero_optimization": {"reduce_bucket_size": 10}}, 1000) == 10

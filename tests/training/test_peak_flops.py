@@ -1,10 +1,13 @@
 """Which peak a utilisation is a share of."""
 
-from types import SimpleNamespace
+import time
+from typing import get_args
 
 import pytest
 import torch
 
+from latentdebias.precision import Precision
+from latentdebias.training.monitor import peak_flops
 from latentdebias.training.monitor.peak_flops import GPUS, find_gpu, find_peak, peak_of
 
 CPU = torch.device("cpu")
@@ -51,10 +54,23 @@ def test_every_gpu_is_faster_in_fewer_bits():
     assert all(gpu.bf16 > gpu.tf32 >= gpu.fp32 for gpu in GPUS.values())
 
 
-def test_fp32_is_tf32_only_where_torch_uses_it(monkeypatch):
-    assert peak_of(GPUS["a100"], "fp32") == 19.5e12
-    monkeypatch.setattr(torch.backends, "cuda", SimpleNamespace(matmul=SimpleNamespace(allow_tf32=True)))
-    assert peak_of(GPUS["a100"], "fp32") == 156e12
+def test_the_peak_is_that_of_the_precision():
+    assert [peak_of(GPUS["a100"], precision) for precision in ("fp32", "tf32", "bf16")] == [19.5e12, 156e12, 312e12]
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_an_unknown_device_is_measured_in_the_precision(monkeypatch, precision):
+    found = []
+
+    def multiply(left, right):
+        found.append((left.dtype, torch.backends.cuda.matmul.allow_tf32))
+        time.sleep(0.1)
+
+    monkeypatch.setattr(peak_flops, "_multiply", multiply)
+    peak_flops._measure.cache_clear()
+    find_peak(CPU, precision, None)
+    peak_flops._measure.cache_clear()
+    assert set(found) == {(torch.bfloat16 if precision == "bf16" else torch.float32, precision == "tf32")}
 
 
 def test_an_unknown_device_is_measured_and_said_to_be():

@@ -15,7 +15,7 @@ class WhiteSampler:
     def load_weights(self, weights):
         pass
 
-    def draw(self, labels, options):
+    def draw(self, labels, options, batches):
         yield torch.full((len(labels), 3, 96, 96), 255, dtype=torch.uint8)
 
 

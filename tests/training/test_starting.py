@@ -108,3 +108,17 @@ def test_nccls_word_on_a_shared_gpu_becomes_one_paragraph(joined, monkeypatch):
     monkeypatch.setattr(deepspeed, "init_distributed", refuse)
     with pytest.raises(UserError, match="have the same GPU"):
         start_distributed()
+
+
+def test_deterministic_training_asks_torch_for_it(make_run, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    try:
+        run = make_run("training.deterministic=true", "training.precision=bf16")
+        assert torch.are_deterministic_algorithms_enabled()
+        # Only warnings would leave attention as it is.
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        run.train()
+    finally:
+        torch.use_deterministic_algorithms(False)

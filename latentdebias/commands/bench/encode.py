@@ -28,7 +28,6 @@ def bench_encode(options: argparse.Namespace) -> None:
         autoencoder = random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
         autoencoder = autoencoder or load_autoencoder(options.vae, device)
         _write_images(Path(folder, "images"), options.num)
-        torch.backends.cudnn.deterministic = True  # as `latentdebias encode` sets it
         _bare(autoencoder, options.resolution, 1)  # kernels are chosen at the first call
         rates = [_bare(autoencoder, options.resolution, options.num)]
         start = time.perf_counter()

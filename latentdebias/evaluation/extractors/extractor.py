@@ -15,6 +15,7 @@ from latentdebias.digits import classifier as digits
 from latentdebias.errors import UserError
 from latentdebias.evaluation.features import Features
 from latentdebias.files import sha256_of
+from latentdebias.precision import computing_in
 from latentdebias.registry import Registry
 
 # sha256 of the file that torch-fidelity publishes; the file's name has the first eight digits.
@@ -44,9 +45,10 @@ class Extractor(nn.Module, ABC):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Features:
-        """The `Features`, on the extractor's device, of uint8 images (B, 3, H, W) on any device."""
+        """The `Features`, on the extractor's device and in fp32, of uint8 images (B, 3, H, W) on any device."""
         assert images.dtype == torch.uint8, f"expected uint8 images, not {images.dtype}"
-        return self.extract(images.to(self.device))
+        with computing_in("fp32"):
+            return self.extract(images.to(self.device))
 
     @abstractmethod
     def extract(self, images: Tensor) -> Features:

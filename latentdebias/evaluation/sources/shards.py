@@ -9,6 +9,7 @@ from latentdebias.autoencoders import Autoencoder, to_uint8
 from latentdebias.errors import UserError, command
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed
 from latentdebias.files import sha256_of
+from latentdebias.precision import computing_in
 from latentdebias.shards.format import MANIFEST
 from latentdebias.shards.posterior import latent_means
 from latentdebias.shards.reader import LatentShards
@@ -53,7 +54,8 @@ class ShardImages(OfShards):
         """Decoded images number `indices` (B,) int64, with their labels where the shards have classes."""
         stored, labels = self.shards.read(indices, flipped=np.zeros(len(indices), dtype=bool))
         means = latent_means(torch.from_numpy(stored), self.shards.manifest)
-        images = to_uint8(self.autoencoder.decode(means))
+        with computing_in("fp32"):
+            images = to_uint8(self.autoencoder.decode(means))
         return ImageBatch(images, torch.from_numpy(labels) if self.num_classes else None)
 
     def fingerprint(self) -> str:

@@ -18,6 +18,7 @@ from latentdebias.errors import UserError
 from latentdebias.files import write_errors
 from latentdebias.images.find import ImageSet, SourceImage
 from latentdebias.images.preprocess import PREPROCESSING
+from latentdebias.precision import Precision, computing_in
 from latentdebias.shards.format import (
     FORWARD_BATCH,
     PLAN,
@@ -56,15 +57,16 @@ class EncodedBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeJob:
-    """The options of one encoding job; the first four decide the bytes of the set, and the others do not.
+    """The options of one encoding job; the first five decide the bytes of the set, and the others do not.
 
-    `resolution` is the side of the centre crop in pixels, and `flips` also encodes every mirror image. The autoencoder
-    sees `forward_batch` images a call. A worker decodes `batch_size` images at a time, rounded up to a multiple of
-    `forward_batch`; `workers` None means up to 4. `max_reject_share` is the share of a process's inputs that may be
-    rejected.
+    `resolution` is the side of the centre crop in pixels, `precision` tf32 lets an fp32 autoencoder use TF32, and
+    `flips` also encodes every mirror image. The autoencoder sees `forward_batch` images a call. A worker decodes
+    `batch_size` images at a time, rounded up to a multiple of `forward_batch`; `workers` None means up to 4.
+    `max_reject_share` is the share of a process's inputs that may be rejected.
     """
 
     resolution: int
+    precision: Precision = "fp32"
     flips: bool = False
     samples_per_shard: int = 8192
     forward_batch: int = FORWARD_BATCH
@@ -143,7 +145,7 @@ def _plan(images: ImageSet, autoencoder: Autoencoder, job: EncodeJob) -> Plan:
         )
     return Plan(
         autoencoder=dataclasses.asdict(autoencoder.identity),
-        precision=str(autoencoder.dtype).removeprefix("torch."),
+        precision="tf32" if job.precision == "tf32" else str(autoencoder.dtype).removeprefix("torch."),
         forward_batch=job.forward_batch,
         resolution=resolution,
         preprocessing=PREPROCESSING,
@@ -216,9 +218,13 @@ def _write_batch(batch: EncodedBatch, images: list[SourceImage], plan: Plan, wri
 
 def _start_encoding(batch: DecodedBatch, autoencoder: Autoencoder, plan: Plan) -> EncodedBatch:
     """Start encoding the images and, with flips, their mirror images; on a GPU this returns before the work is done."""
-    images = torch.from_numpy(batch.pixels).to(autoencoder.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    views = [_forward(view, autoencoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
-    if autoencoder.device.type != "cuda":
+    on_gpu = autoencoder.device.type == "cuda"
+    # From pageable memory the copy would wait until the batch before this one is encoded.
+    pixels = torch.from_numpy(batch.pixels).pin_memory() if on_gpu else torch.from_numpy(batch.pixels)
+    images = pixels.to(autoencoder.device, non_blocking=on_gpu).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with computing_in("tf32" if plan.precision == "tf32" else "fp32"):
+        views = [_forward(view, autoencoder, plan) for view in ([images, images.flip(3)] if plan.flips else [images])]
+    if not on_gpu:
         return EncodedBatch(batch, views, None)
     on_host = [torch.empty(view.shape, dtype=view.dtype, pin_memory=True) for view in views]
     for host, view in zip(on_host, views, strict=True):

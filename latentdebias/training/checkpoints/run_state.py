@@ -8,26 +8,27 @@ weights under its own name, and notes where in the weight each piece starts, so 
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.training.checkpoints.safetensors_file import copies_on_cpu, write_safetensors
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.zero_layouts import Fragment
 from latentdebias.training.zero_state import ZeroState
 
 FP32, UNTRAINED = "fp32", "untrained"
+FP32_BYTES = 4
 
 
 @dataclass
 class StateShare:
-    """One rank's share of a run's state on the CPU: pieces of weights with their starts, small tensors, and numbers.
+    """One rank's share of a run's state: pieces of weights with their starts, small tensors, and numbers.
 
     `on_cpu` names the tensors that the optimizer keeps on the CPU where torch's rule says beside the weights.
     """
@@ -45,9 +46,18 @@ class StateShare:
             notes["on_cpu"] = self.on_cpu
         return {name: json.dumps(note) for name, note in notes.items()}
 
-    def write(self, path: Path) -> None:
-        """Write a safetensors file, with `notes` in its header."""
-        save_file(self.tensors, path, metadata=self.notes())
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def copied(self) -> "StateShare":
+        """This share with copies of the tensors, on the CPU."""
+        return replace(self, tensors=copies_on_cpu(self.tensors))
+
+    def write(self, path: Path) -> str:
+        """Write a safetensors file, with `notes` in its header, and return its sha256."""
+        return write_safetensors(path, self.tensors, self.notes())
 
 
 class SavedState:
@@ -108,6 +118,16 @@ class RunState:
     def __init__(self, zero_state: ZeroState, ema: PartitionedEMA) -> None:
         self.zero_state, self.ema = zero_state, ema
 
+    def expected_bytes(self, optimizer_bytes: float) -> int:
+        """Bytes of this rank's share, where the optimizer keeps `optimizer_bytes` for each number of a weight."""
+        numbers = sum(fragment.numel for fragment in self._to_write())
+        return int(numbers * (FP32_BYTES * (1 + len(self.ema.averages)) + optimizer_bytes))
+
+    def host_bytes_to_come(self, optimizer_bytes: float) -> int:
+        """Bytes that the next update allocates on the CPU: gradients, and the optimizer's state if it has none yet."""
+        on_cpu = sum(each.numel() for each in self.zero_state.partitions if each.device.type == "cpu")
+        return int(on_cpu * (FP32_BYTES + (0 if self.zero_state.has_optimizer_state() else optimizer_bytes)))
+
     def gathered(self, average: str) -> dict[str, Tensor]:
         """The whole state dict of an average, fp32 on the CPU, on rank 0; empty elsewhere. Every rank must call it.
 
@@ -117,8 +137,8 @@ class RunState:
             return self.zero_state.gathered_weights()
 
     @torch.no_grad()
-    def copy_share(self) -> StateShare:
-        """A copy of this rank's share of the state, on the CPU; every rank must call it."""
+    def share(self) -> StateShare:
+        """This rank's share of the state, whose tensors change with the next update; every rank must call it."""
         share = StateShare(groups=self.zero_state.optimizer_groups())
         for fragment in self._to_write():
             for state, value in self._held(fragment.partition).items():
@@ -162,10 +182,10 @@ class RunState:
             share.numbers[key] = value
         elif self._is_flat(value, fragment):
             piece = value.detach().view(-1)[fragment.offset : fragment.offset + fragment.numel]
-            share.tensors[key] = piece.to("cpu", copy=True)
+            share.tensors[key] = piece
             share.starts[key] = fragment.start
         else:
-            share.tensors[key] = value.detach().to("cpu", copy=True)
+            share.tensors[key] = value.detach()
 
     def _is_flat(self, value: Tensor, fragment: Fragment) -> bool:
         return value.dim() > 0 and value.numel() == self.zero_state.partitions[fragment.partition].numel()

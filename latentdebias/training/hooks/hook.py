@@ -1,6 +1,6 @@
 """The contract of a training hook, and what a hook may use of its run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,11 +9,12 @@ from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.process_groups import wait_for_all
 from latentdebias.registry import Registry
 from latentdebias.shards.format import Manifest
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.monitor.run_log import RunLog
-from latentdebias.training.trainer import Hook
+from latentdebias.training.trainer import Hook, TrainState
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,25 @@ class HookSpec(Protocol):
     def build(self, run: HookContext) -> Hook:
         """The function that is called with the `TrainState` on every rank after every update.
 
-        It runs inside the training: what one rank waits for in it, all ranks must do. At a step at which
-        `state.stopped_by` is set the run is about to end and has seconds left for its checkpoint.
+        It runs inside the training: what one rank waits for in it, all ranks must do. After it, all ranks wait for all.
+        At a step at which `state.stopped_by` is set the run is about to end and has seconds left for its checkpoint.
         """
         ...
+
+
+def together(hooks: Sequence[Hook]) -> Hook:
+    """A hook that calls `hooks`, and ends on every rank once it has on all, however long one of them takes in it.
+
+    Without the wait, which is on the CPU, the others would wait for that rank in the next step's collectives, which
+    give up after `training.hang_timeout`.
+    """
+
+    def run(state: TrainState) -> None:
+        for hook in hooks:
+            hook(state)
+        wait_for_all()
+
+    return run
 
 
 HOOKS: Registry[HookSpec] = Registry("hook")

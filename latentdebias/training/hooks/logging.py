@@ -30,7 +30,7 @@ class Logging:
             self.log.advance()
         if state.step % self.options.log_every and state.step != self.options.steps:
             return
-        loss, loss_by_t = self.meter.report()
+        losses = self.meter.report()
         skipped, in_a_row = self.engine.skipped()
         if in_a_row >= self.options.max_skipped:
             raise UserError(
@@ -40,12 +40,14 @@ class Logging:
             )
         if self.log is not None:
             record = {
-                "loss": loss,
+                "loss": losses.loss,
                 "lr": self.engine.lr(),
                 "grad_norm": self.engine.grad_norm(),
                 "skipped_updates": skipped,
                 **self.speed.read(state.step),
-                "loss_by_t": loss_by_t,
+                "loss_by_t": losses.loss_by_t,
+                "x0_loss_by_t": losses.x0_loss_by_t,
+                "x0_loss_error_by_t": losses.x0_loss_error_by_t,
             }
             self.log.write(state.step, record)
             self.log.show(record)

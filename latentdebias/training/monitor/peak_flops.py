@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from latentdebias.backbones.spec import Precision
+from latentdebias.precision import Precision, computing_in
 
 SECONDS = 0.25
 SIDE = {"cuda": 8192, "cpu": 1024}
@@ -70,9 +70,8 @@ class Peak:
 
 
 def peak_of(gpu: Gpu, precision: Precision) -> float:
-    """FLOP/s of a GPU in the table; fp32 is that of TF32 where torch is set to use it."""
-    fp32 = gpu.tf32 if torch.backends.cuda.matmul.allow_tf32 else gpu.fp32
-    return 1e12 * {"bf16": gpu.bf16, "fp32": fp32}[precision]
+    """FLOP/s of a GPU in the table that computes in `precision`."""
+    return 1e12 * {"bf16": gpu.bf16, "tf32": gpu.tf32, "fp32": gpu.fp32}[precision]
 
 
 def find_peak(device: torch.device, precision: Precision, stated_tflops: float | None) -> Peak:
@@ -96,13 +95,14 @@ def find_gpu(device_name: str) -> Gpu | None:
 @functools.cache
 def _measure(device: torch.device, precision: Precision) -> float:
     side = SIDE.get(device.type, SIDE["cpu"])
-    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    _multiply(left, right)
-    products, start = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - start) < SECONDS:
+    with computing_in(precision):
         _multiply(left, right)
-        products += 1
+        products, start = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - start) < SECONDS:
+            _multiply(left, right)
+            products += 1
     return products * 2 * side**3 / seconds
 
 

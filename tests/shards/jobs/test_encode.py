@@ -104,6 +104,21 @@ def test_a_real_autoencoder_gives_the_same_bytes_for_any_batch_size(tiny_vae_dir
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize(("precision", "recorded"), [("fp32", "float32"), ("tf32", "tf32")])
+def test_the_precision_of_the_encoder_is_used_and_recorded(encode, encoder, monkeypatch, precision, recorded):
+    seen, forward = set(), encoder.encode
+
+    def encode_images(images):
+        seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return forward(images)
+
+    monkeypatch.setattr(encoder, "encode", encode_images)
+    assert read_manifest(encode(precision=precision)).precision == recorded
+    assert seen == {(precision == "tf32", precision == "tf32")}
+    with pytest.raises(UserError, match=f"precision was '{recorded}' and is now"):
+        encode(precision="fp32" if precision == "tf32" else "tf32")
+
+
 def test_the_forward_batch_belongs_to_the_set(encode):
     encode()
     with pytest.raises(UserError, match="forward_batch was 4 and is now 8"):

@@ -1,0 +1,137 @@
+"""A score against training iterations, and the iterations that each run needs (Debias, figure 7; Min-SNR, figure 5)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
+from latentdebias.analysis.inputs import Inputs, LabelledRun
+from latentdebias.analysis.style import panels
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.protocol.comparison import DECISIVE, differences
+from latentdebias.evaluation.protocol.intervals import better_of
+from latentdebias.evaluation.protocol.record import ProtocolRecord
+
+BASELINE = "constant"
+# What decides a score's value, and so must be the same for all that one picture compares.
+SAME = (*DECISIVE, "sampling.sampler", "sampling.steps", "sampling.guidance.scale", "sampling.seed")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score after so many training steps, and its interval where the record has one."""
+
+    iteration: int
+    score: float
+    low: float | None
+    high: float | None
+
+
+@FIGURES.register("iterations")
+@dataclass(frozen=True, kw_only=True)
+class Iterations(Figure):
+    """The `score` against iterations, from the records that runs with `evaluation.every` write.
+
+    `baseline` is the label of a run; None is the first one with the constant weighting, or else the first.
+    """
+
+    score: str = "fid"
+    baseline: str | None = None
+
+    def find(self, inputs: Inputs) -> Finding:
+        runs = tqdm(inputs.runs, desc="records", unit="run")
+        records = {run.label: dict(_records(run)) for run in runs}
+        _check_same([record for of_run in records.values() for record in of_run.values()])
+        curves = {label: [self._point(*item, label) for item in of_run.items()] for label, of_run in records.items()}
+        baseline = self._baseline(list(curves))
+        needed = self._needed(curves, baseline)
+        rows = [(label, *vars(point).values()) for label, points in curves.items() for point in points]
+        return Finding(
+            self._picture(curves, baseline),
+            Table(("model", "iteration", self.score, "low", "high"), rows),
+            self._line(needed, baseline),
+            {"iterations-needed": Table(("model", f"best_{self.score}", "iteration", "times_sooner"), needed)},
+        )
+
+    def _point(self, iteration: int, record: ProtocolRecord, label: str) -> Point:
+        if self.score not in record.scores:
+            raise UserError(
+                f"The records of {label} have no score {self.score!r}. {legal_choices(self.score, record.scores)}"
+            )
+        return Point(iteration, record.scores[self.score], *record.intervals.get(self.score, (None, None)))
+
+    def _baseline(self, labels: list[str]) -> str:
+        if self.baseline is None:
+            return next((label for label in labels if label.split()[0] == BASELINE), labels[0])
+        if self.baseline not in labels:
+            raise UserError(f"--baseline {self.baseline!r} is none of the runs. {legal_choices(self.baseline, labels)}")
+        return self.baseline
+
+    def _needed(self, curves: dict[str, list[Point]], baseline: str) -> list[tuple[object, ...]]:
+        """For each run its best score, the first iteration with the baseline's best, and how many times sooner that is.
+
+        The iteration is empty for a run that never is as good.
+        """
+        best = {label: self._best(points) for label, points in curves.items()}
+        goal = best[baseline]
+        rows: list[tuple[object, ...]] = []
+        for label, points in curves.items():
+            reached = [point.iteration for point in points if self._key(point) <= self._key(goal)]
+            sooner = goal.iteration / reached[0] if reached else None
+            rows.append((label, best[label].score, reached[0] if reached else None, sooner))
+        return rows
+
+    def _best(self, points: list[Point]) -> Point:
+        return min(points, key=self._key)
+
+    def _key(self, point: Point) -> float:
+        better = better_of([METRICS.build(name) for name in METRICS.names()]).get(self.score, "lower")
+        return {"lower": point.score, "higher": -point.score, "nearer to 0": abs(point.score)}[better]
+
+    def _picture(self, curves: dict[str, list[Point]], baseline: str) -> Any:
+        picture, [axes] = panels(1, 1, 9, 6)
+        for label, points in curves.items():
+            iterations = [point.iteration for point in points]
+            [line] = axes.plot(iterations, [point.score for point in points], label=label, marker="o")
+            known = [(point.iteration, point.low, point.high) for point in points if point.low is not None]
+            if known:
+                at, low, high = zip(*known, strict=True)
+                axes.fill_between(at, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        best = self._best(curves[baseline]).score
+        axes.axhline(best, color="black", linestyle=":", label=f"best of {baseline}")
+        axes.set(xlabel="training iterations", ylabel=self.score.upper() if self.score == "fid" else self.score)
+        axes.legend()
+        return picture
+
+    def _line(self, needed: list[tuple[object, ...]], baseline: str) -> str:
+        parts = [
+            f"{label} " + (f"at {iteration} ({sooner:.3g}x sooner)" if sooner else f"never (best {best:.4g})")
+            for label, best, iteration, sooner in needed
+            if label != baseline
+        ]
+        goal = next(row for row in needed if row[0] == baseline)
+        reach = f"; it is reached by {', '.join(parts)}" if parts else ""
+        return f"{baseline} has its best {self.score}, {goal[1]:.4g}, at iteration {goal[2]}{reach}"
+
+
+def _records(run: LabelledRun) -> Iterator[tuple[int, ProtocolRecord]]:
+    paths = sorted(run.directory.glob("evaluation/step-*.json"))
+    if not paths:
+        raise UserError(
+            f"{run.directory} has no scores in evaluation/. Score a run as it trains: --set evaluation.every=1000 "
+            f"--set evaluation.reference=PATH"
+        )
+    for path in paths:
+        yield int(path.stem.removeprefix("step-")), ProtocolRecord.read(path)
+
+
+def _check_same(records: list[ProtocolRecord]) -> None:
+    for record in records[1:]:
+        if different := [name for name in SAME if name in differences(records[0], record)]:
+            raise UserError(
+                f"The scores of {record.samples} and {records[0].samples} do not compare: they differ in "
+                f"{', '.join(different)}. Score both alike."
+            )

@@ -1,0 +1,39 @@
+"""Committed checkpoints on disk: a folder a step, with the files of all ranks and their checksums in `COMMIT.json`."""
+
+import json
+from pathlib import Path
+
+from latentdebias.files import sha256_of
+
+COMMIT = "COMMIT.json"
+
+
+def file_name(rank: int) -> str:
+    """The name of the file that `rank` writes."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of the checkpoint in a folder."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def committed_in(directory: Path) -> list[Path]:
+    """The folders of committed checkpoints, oldest first; their files may have been damaged since."""
+    folders = directory.glob("step-*[0-9]")
+    return sorted((path for path in folders if (path / COMMIT).exists()), key=step_of)
+
+
+def damage_of(checkpoint: Path) -> str:
+    """What is wrong with a committed checkpoint's files; empty if nothing is."""
+    try:
+        expected = json.loads((checkpoint / COMMIT).read_text())["sha256"]
+    except (ValueError, KeyError) as error:
+        return f"{COMMIT} cannot be read: {error}"
+    for name, sha256 in expected.items():
+        path = checkpoint / name
+        if not path.exists():
+            return f"{name} is missing"
+        if sha256_of(path) != sha256:
+            return f"{name} has changed since it was written"
+    return ""
