@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion, NoiseLevel, Schedule
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.errors import UserError
 from latentdebias.sampling.denoiser import Denoiser, Noise
 from latentdebias.sampling.samplers import SAMPLERS, Sampler

@@ -126,7 +126,9 @@ def check_draws(study: Study) -> None:
     for cell in (*study.tuning_cells(), *study.cells({})):
         try:
             shards = open_shards(cell.config)
-            facts = ModelFacts(cell.config.diffusion.build(), shards.latent_shape[0], shards.num_classes)
+            facts = ModelFacts(
+                cell.config.diffusion.build(cell.config.data.latent_shape), shards.latent_shape[0], shards.num_classes
+            )
             for score in cell.scores:
                 check_draw(score.draw, facts)
         except UserError as error:
