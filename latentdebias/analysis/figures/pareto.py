@@ -92,7 +92,7 @@ class Pareto(Figure):
             weighting = WEIGHTINGS.build(name)
             try:
                 weights[part_label(weighting)] = bin_weights(weighting, each.model.diffusion.schedule, self.bins)
-            except UserError:  # vlb on a continuous schedule
+            except UserError:  # not on this schedule, such as vlb, or not for errors of x0
                 continue
         for name, w in weights.items():
             value, low, high = gradients.estimate(partial(self._objective, w))
