@@ -124,8 +124,8 @@ def undone(diffusion: Diffusion) -> str | None:
         return None
     timesteps, weighting = (shown(part, spec[part]) for part in ("timesteps", "weighting"))
     return (
-        f"timesteps {timesteps} and weighting {weighting} undo each other: the objective is that of uniform timesteps and "
-        f"weighting constant, with gradients of another variance"
+        f"timesteps {timesteps} and weighting {weighting} undo each other: the objective is that of uniform timesteps "
+        f"and weighting constant, with gradients of another variance"
     )
 
 

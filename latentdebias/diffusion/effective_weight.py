@@ -99,5 +99,4 @@ def _mass_below(diffusion: Diffusion, edges: Tensor) -> Tensor:
     gap = (positions[high] - positions[low]).clamp(min=1e-300)
     share = ((edges - positions[low]) / gap).clamp(0, 1)
     between = (after > 0) & (after < QUANTILES)
-    below = torch.where(between, (low + 0.5 + share) / QUANTILES, after.double() / QUANTILES)
-    return below
+    return torch.where(between, (low + 0.5 + share) / QUANTILES, after.double() / QUANTILES)
