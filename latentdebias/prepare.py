@@ -17,6 +17,7 @@ from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig
 from latentdebias.devices import compute_deterministically
 from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.terms import check_pairs
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
 from latentdebias.sampling import ModelFacts, check_draw
@@ -55,7 +56,7 @@ def prepare(config: RunConfig) -> Prepared:
         compute_deterministically()
     check_deepspeed_options(config.deepspeed, training.compile)
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
-    diffusion = config.diffusion.build()
+    diffusion = config.diffusion.build(config.data.latent_shape)
     check_times(config, diffusion)
     network = stated_network(config)
     if network is not None:
@@ -80,6 +81,7 @@ def prepare(config: RunConfig) -> Prepared:
         distributed.rank(),
         distributed.world_size(),
     )
+    check_pairs(diffusion.terms, batch_plan.micro_batch_size)
     if training.wandb_project:
         check_wandb()
     device = training_device()

@@ -17,7 +17,7 @@ class Table:
     """Numbers for a CSV file: a name for each column, and one row for each point."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[object, ...]]
+    rows: Sequence[tuple[object, ...]]
 
     @classmethod
     def by_model(cls, columns: tuple[str, ...], rows: Mapping[str, Iterable[tuple[object, ...]]]) -> "Table":

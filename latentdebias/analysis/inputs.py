@@ -20,6 +20,7 @@ from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
 from latentdebias.registry import brief, load_plugins
+from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
 from latentdebias.training.monitor.log_writers import LOG
@@ -134,6 +135,20 @@ class Inputs:
     def image_sampler(self) -> ImageSampler:
         """The first model with the autoencoder, which is that of all models."""
         return self.models[0].model.image_sampler(self.vae)
+
+    def draw_options(self, sampler: Sampler, steps: int, guidance: float | None) -> DrawOptions:
+        """The options to draw with; a guidance of None is the package's default, and 1 for models without classes.
+
+        Raises `UserError` where a model cannot be drawn with them.
+        """
+        if guidance is None:
+            guidance = DrawOptions().guidance.scale if self.models[0].model.config.num_classes else 1.0
+        options = DrawOptions(
+            sampler=sampler, steps=steps, guidance=Guidance(guidance), seed=self.seed, batch_size=self.batch_size
+        )
+        for each in self.models:
+            check_draw(options, each.model.latent_model.facts)
+        return options
 
     @property
     def shards_directory(self) -> Path:

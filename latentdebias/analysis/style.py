@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which people who are colour-blind tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F", "#B8A800", "#17BECF")
+# Weightings that coincide, and more lines than colours, are told apart by their dashes.
+DASHES = ("-", "--", ":", "-.")
 STYLE: dict[str, Any] = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import labels_or_null
 from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, register_with_timm
-from latentdebias.backbones.unet import NORM_GROUPS, Multipliers, levels, start_at_zero
+from latentdebias.backbones.unet import NORM_GROUPS, Multipliers, as_convolved, levels, start_at_zero
 
 DOWN_BLOCKS = {True: "CrossAttnDownBlock2D", False: "DownBlock2D"}
 UP_BLOCKS = {True: "CrossAttnUpBlock2D", False: "UpBlock2D"}
@@ -36,7 +36,7 @@ class LDMUNet(nn.Module):
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         check_latents(z, self.in_chans, self.img_size)
         context = self.class_embedding(labels_or_null(y, z, self.num_classes))[:, None]
-        return self.unet(z, t, encoder_hidden_states=context, return_dict=False)[0]
+        return self.unet(as_convolved(z), t, encoder_hidden_states=context, return_dict=False)[0]
 
 
 @BACKBONES.register("ldm_unet")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -48,7 +49,14 @@ class UNet(nn.Module):
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         check_latents(z, self.in_chans, self.img_size)
         labels = labels_or_null(y, z, self.num_classes) if self.num_classes else None
-        return self.unet(z, t, class_labels=labels, return_dict=False)[0]
+        return self.unet(as_convolved(z), t, class_labels=labels, return_dict=False)[0]
+
+
+def as_convolved(z: Tensor) -> Tensor:
+    """z `(B, C, H, W)` in the memory order of cuDNN's bf16 convolutions, channels last, if these are used; else z."""
+    if z.is_cuda and torch.is_autocast_enabled("cuda"):
+        return z.contiguous(memory_format=torch.channels_last)
+    return z
 
 
 def start_at_zero(unet: nn.Module, names: tuple[str, ...]) -> None:

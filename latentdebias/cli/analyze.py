@@ -12,6 +12,8 @@ from latentdebias.errors import UserError, command, legal_choices, run_tool
 Parser = argparse.ArgumentParser
 MODELS = "a model directory; once for each model"
 RUNS = "a run directory, its model directory, or a folder of runs; once for each"
+GUIDANCE = "1: none; default 1.5, and 1 for models without classes"
+BLOCKS = "blocks of images that make the intervals; default 8"
 SHARDS = "latents of the models' autoencoder; default: those that the run of the first model was trained on"
 
 
@@ -129,12 +131,40 @@ def _steps(parser: Parser) -> None:
     parser.add_argument("--sampler", action="append", type=spec, metavar="NAME", help=sampler)
     images = "images of each model, sampler and number of steps; default 500"
     parser.add_argument("--images", type=positive, metavar="N", help=images)
-    guidance = "1: none; default 1.5, and 1 for models without classes"
-    parser.add_argument("--guidance", type=float, metavar="S", help=guidance)
+    parser.add_argument("--guidance", type=float, metavar="S", help=GUIDANCE)
     reference = "images, archives, an .npz or latent shards; default: the latents of the first model's run"
     parser.add_argument("--reference", metavar="PATH", help=reference)
     extractor = "such as dinov2 or {name: inception, weights: PATH}; default inception, or digits for the demo's models"
     parser.add_argument("--extractor", type=spec, metavar="NAME", help=extractor)
+
+
+def _trajectory(parser: Parser) -> None:
+    parser.add_argument(
+        "--sampler", type=spec, metavar="NAME", help="such as heun or {name: ddim, eta: 0.5}; default ddim"
+    )
+    parser.add_argument("--steps", type=positive, metavar="N", help="default 50")
+    parser.add_argument("--columns", type=positive, metavar="N", help="timesteps shown; default 8")
+    parser.add_argument("--images", type=positive, metavar="N", help="default 2")
+    parser.add_argument("--block", type=not_negative, metavar="N", help="whose tokens; default the one in the middle")
+    parser.add_argument("--guidance", type=float, metavar="S", help=GUIDANCE)
+
+
+def _conflict(parser: Parser) -> None:
+    parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
+    parser.add_argument("--iterations", type=positive, metavar="N", help="updates on one bin; default 50")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images of an update; default 64")
+    parser.add_argument("--lr", type=float, metavar="LR", help="AdamW's; default 0.0001")
+    parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
+
+
+def _pareto(parser: Parser) -> None:
+    parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
+    share = "lambda over the median squared gradient norm; default 0.1"
+    parser.add_argument("--regularization", type=float, metavar="X", help=share)
+    parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
+    samples = "images from which the weights are solved anew; default 4,16,64"
+    parser.add_argument("--samples", type=counts, metavar="4,16,64", help=samples)
+    parser.add_argument("--repeats", type=positive, metavar="N", help="sets of so many images; default 8")
 
 
 def _iterations(parser: Parser) -> None:
@@ -155,9 +185,21 @@ FIGURES: Mapping[str, FigureArguments] = {
     "steps": FigureArguments(
         "pictures, FID and colour shift by the number of sampling steps", [_models, _draws, _vae, _steps]
     ),
+    "trajectory": FigureArguments(
+        "estimates of x0 along sampling, and principal components of a block's tokens",
+        [_models, _draws, _vae, _trajectory],
+    ),
     "iterations": FigureArguments(
         "a score against training iterations, and the iterations each run needs for the baseline's best",
         [_runs, _iterations],
+    ),
+    "conflict": FigureArguments(
+        "the change of the loss in every bin of t after training on one, and the cosines between the bins' gradients",
+        [_models, _latents, _conflict],
+    ),
+    "pareto": FigureArguments(
+        "the Pareto objective of every weighting and of solved weights, and how those vary with few images",
+        [_models, _latents, _pareto],
     ),
     "loss-by-t": FigureArguments(
         "the unweighted squared error of x0 over training, by tenth of the schedule, from the log", [_runs, _loss_by_t]

@@ -9,14 +9,18 @@ import yaml
 from latentdebias.backbones import BACKBONES, BackboneSpec
 from latentdebias.batches.options import DataOptions
 from latentdebias.diffusion import (
+    ERRORS,
     SCHEDULES,
     TARGETS,
+    TERMS,
     TIMESTEP_SAMPLERS,
     VARIANCES,
     WEIGHTINGS,
     Diffusion,
+    ErrorFunction,
     Schedule,
     Target,
+    Term,
     TimestepSampler,
     Variance,
     Weighting,
@@ -53,9 +57,21 @@ class DiffusionOptions:
         TIMESTEP_SAMPLERS.build("uniform"), "how training draws them"
     )
 
-    def build(self) -> Diffusion:
-        """The `Diffusion` made of these parts; `UserError` where two of them cannot go together."""
-        return Diffusion(self.schedule, self.target, self.weighting, self.timesteps, self.variance)
+    error: Annotated[ErrorFunction, ERRORS.part] = option(
+        ERRORS.build("squared"), "of prediction and target;  {name: huber, c: 0.1, schedule: exponential}"
+    )
+    terms: tuple[Annotated[Term, TERMS.part], ...] = option(
+        (), "added to the loss, without a weight;  [{name: cosine, scale: 1.0}]"
+    )
+
+    def build(self, latent_shape: tuple[int, int, int] | None = None) -> Diffusion:
+        """The `Diffusion` made of these parts, for latents of `latent_shape` (C, h, w).
+
+        Raises `UserError` where two of them cannot go together, or one depends on a shape that is not given.
+        """
+        schedule = self.schedule.for_latents(latent_shape)
+        parts = (self.target, self.weighting, self.timesteps, self.variance, self.error, self.terms)
+        return Diffusion(schedule, *parts)
 
 
 @dataclass(frozen=True, kw_only=True)

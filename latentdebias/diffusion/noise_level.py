@@ -16,17 +16,34 @@ class NoiseLevel:
     """alpha and sigma of z = alpha x0 + sigma eps, and the variance beta of the forward step that ends at this level.
 
     The tensors have one shape: `()` for one timestep, `(B,)` for a batch of them, `(T,)` for a whole schedule. A
-    continuous schedule has no steps, and its beta is None.
+    continuous schedule has no steps, and its beta is None. `rate`, where it is known, is how fast log SNR falls per
+    share of the schedule, -d log SNR / du (see `Schedule.level_and_rate`).
     """
 
     alpha: Tensor
     sigma: Tensor
     beta: Tensor | None = None
+    rate: Tensor | None = None
 
     @property
     def snr(self) -> Tensor:
         """The signal-to-noise ratio alpha^2 / sigma^2, in the shape of alpha."""
         return (self.alpha / self.sigma) ** 2
+
+    @property
+    def log_snr(self) -> Tensor:
+        """The natural logarithm of the SNR, in the shape of alpha."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+    @property
+    def flow_sigma(self) -> Tensor:
+        """sigma / (alpha + sigma): sigma of the level with this SNR on the path alpha = 1 - sigma, shaped as alpha."""
+        return self.sigma / (self.alpha + self.sigma)
+
+    @property
+    def flow_alpha(self) -> Tensor:
+        """alpha / (alpha + sigma): alpha of the level with this SNR on the path alpha = 1 - sigma, shaped as alpha."""
+        return self.alpha / (self.alpha + self.sigma)
 
     @property
     def ratio(self) -> Tensor:
@@ -41,4 +58,5 @@ class NoiseLevel:
     def inside(self) -> "NoiseLevel":
         """The level with alpha and sigma at least 1e-12 and beta below 1, where limits such as 0 / 0 are numbers."""
         beta = None if self.beta is None else self.beta.clamp(max=1 - torch.finfo(self.beta.dtype).eps)
-        return NoiseLevel(self.alpha.clamp(min=SMALLEST_ALPHA), self.sigma.clamp(min=SMALLEST_SIGMA), beta)
+        alpha, sigma = self.alpha.clamp(min=SMALLEST_ALPHA), self.sigma.clamp(min=SMALLEST_SIGMA)
+        return NoiseLevel(alpha, sigma, beta, self.rate)

@@ -1,7 +1,7 @@
 """The diffusion process: noise schedule, prediction target, loss weighting and timestep sampler as one object."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,47 +9,44 @@ import torch
 from torch import Tensor
 
 from latentdebias.diffusion.broadcasting import over_batch
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.errors import ERRORS, ErrorFunction, Squared
 from latentdebias.diffusion.noise_level import NoiseLevel
-from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedule, Table
+from latentdebias.diffusion.scheduler_parts import parts_of_scheduler
+from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedule
 from latentdebias.diffusion.targets import TARGETS, Target
+from latentdebias.diffusion.terms import TERMS, Term, check_pairs, of_neighbours
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
 from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError
 from latentdebias.registry import Spec
 
-TARGET_OF_PREDICTION_TYPE = {
-    "epsilon": "eps",
-    "sample": "x0",
-    "v_prediction": "v",
-    "flow_prediction": "flow",
-}
 # A weight above this is one that only the guard on SNR keeps finite (cosine's largest real one, inv_snr, is 4e8).
 UNBOUNDED = 1e10
 UNEVEN = 100
-RESPACED_SIGMAS = ("use_dynamic_shifting", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 @dataclass(frozen=True)
 class LossTerms:
-    """The terms of a loss, each `(B,)` fp32: the weighted squared error, and the bound that trains the variance.
+    """What a loss is the sum of, each `(B,)` fp32, and `x0_error`, for the log.
 
+    That is the weighted error, the bound that trains a learned variance, and the sum of the additional `terms`.
     `x0_error` is the squared error of the x0 that the prediction means, without a weight or a gradient.
     """
 
-    squared_error: Tensor
+    error: Tensor
     bound: Tensor
+    terms: Tensor
     x0_error: Tensor
 
     @property
     def total(self) -> Tensor:
         """The loss `(B,)`: the sum of its terms."""
-        return self.squared_error + self.bound
+        return self.error + self.bound + self.terms
 
 
 class Diffusion:
-    """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared error.
+    """z_t = alpha(t) x0 + sigma(t) eps, a target y = a x0 + b eps, and a weight on its squared (or another) error.
 
     Each part is a name (`"debias"`), a name with fields (`{"name": "min_snr", "gamma": 5}`) or a built object. A
     timestep t is a position on the schedule, as `sample_timesteps` draws them: 0 to T - 1 on a discrete one, 0 to 1 on
@@ -64,12 +61,16 @@ class Diffusion:
         weighting: Spec | Weighting = "constant",
         timesteps: Spec | TimestepSampler = "uniform",
         variance: Spec | Variance = "fixed",
+        error: Spec | ErrorFunction = "squared",
+        terms: Sequence[Spec | Term] = (),
     ) -> None:
         self.schedule = SCHEDULES.build(schedule)
         self.target = TARGETS.build(target)
         self.weighting = WEIGHTINGS.build(weighting)
         self.timesteps = TIMESTEP_SAMPLERS.build(timesteps)
         self.variance = VARIANCES.build(variance)
+        self.error = ERRORS.build(error)
+        self.terms = [TERMS.build(term) for term in terms]
         self._weight_tables: dict[torch.device, Tensor] = {}
         self.variance.check(self.schedule)
         self._check_target()
@@ -82,23 +83,15 @@ class Diffusion:
         weighting: Spec | Weighting = "constant",
         timesteps: Spec | TimestepSampler = "uniform",
         variance: Spec | Variance = "fixed",
+        error: Spec | ErrorFunction = "squared",
+        terms: Sequence[Spec | Term] = (),
     ) -> "Diffusion":
         """The process that a `diffusers` scheduler defines: its table of alphas_cumprod, or its flow-matching path.
 
         The target is read from `scheduler.config.prediction_type`. Raises `UserError` for a scheduler with neither.
         """
-        config = scheduler.config
-        _refuse_other_noise_levels(scheduler)
-        if config.get("use_flow_sigmas", False):
-            return cls(Flow(shift=float(config.flow_shift)), "flow", weighting, timesteps, variance)
-        if hasattr(scheduler, "alphas_cumprod"):
-            prediction_type = config.prediction_type
-            if prediction_type not in TARGET_OF_PREDICTION_TYPE:
-                choices = legal_choices(prediction_type, TARGET_OF_PREDICTION_TYPE)
-                raise UserError(f"The scheduler's prediction_type {prediction_type!r} is no target. {choices}")
-            schedule: Schedule = Table(table=tuple(scheduler.alphas_cumprod.double().tolist()))
-            return cls(schedule, TARGET_OF_PREDICTION_TYPE[prediction_type], weighting, timesteps, variance)
-        return cls(Flow(shift=float(config.shift)), "flow", weighting, timesteps, variance)
+        schedule, target = parts_of_scheduler(scheduler)
+        return cls(schedule, target, weighting, timesteps, variance, error, terms)
 
     def spec(self) -> dict[str, Any]:
         """The parts as plain data; `Diffusion(**spec)` is the same process."""
@@ -108,6 +101,8 @@ class Diffusion:
             "weighting": WEIGHTINGS.spec_of(self.weighting),
             "timesteps": TIMESTEP_SAMPLERS.spec_of(self.timesteps),
             "variance": VARIANCES.spec_of(self.variance),
+            "error": ERRORS.spec_of(self.error),
+            "terms": [TERMS.spec_of(term) for term in self.terms],
         }
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -125,7 +120,7 @@ class Diffusion:
     def loss_weight(self, t: Tensor) -> Tensor:
         """The weight at t on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
         if not isinstance(self.schedule, DiscreteSchedule):
-            return self.weighting.weight_of_target(self.target, self.schedule.level(t)) * self._weight_scale
+            return self.weighting.weight_of_target(self.target, self.schedule.level_and_rate(t)) * self._weight_scale
         if t.device not in self._weight_tables:
             weight = self._weight_on_grid() * self._weight_scale
             self._weight_tables[t.device] = weight.to(t.device, torch.float32)
@@ -175,7 +170,7 @@ class Diffusion:
         """The loss w(t) |model(z_t, time, y) - target|^2, mean over all but the batch: `(B, ...)` -> `(B,)`, fp32.
 
         The model is called with `model_input`, `model_time` and, where given, labels y. A learned variance adds its
-        bound. t and eps are drawn from torch's global generator where not given.
+        bound, and each of `terms` its value. t and eps are drawn from torch's global generator where not given.
         """
         return self.loss_terms(model, x0, y, t, eps).total
 
@@ -187,9 +182,9 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """The terms of the loss: the weighted squared error, the bound of a learned variance, and the error of x0.
+        """What the loss is the sum of, and the squared error of x0, with the arguments of `loss`.
 
-        The arguments are those of `loss`.
+        Raises `UserError` for an odd number of rows where a term compares pairs of them.
         """
         if t is None:
             count = len(x0)
@@ -202,12 +197,26 @@ class Diffusion:
         output = model(z_in, time) if y is None else model(z_in, time, y)
         prediction, values = self.variance.split(output, z)
         prediction = prediction.to(z.dtype)
-        error = ((prediction - self.target_of(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
+        target = self.target_of(x0, eps, t)
+        squared = ((prediction - target) ** 2).flatten(1).mean(dim=1)
+        error = squared if isinstance(self.error, Squared) else self._other_error(prediction - target, t)
         x0_hat = self.to_x0(prediction.detach(), z, t)
         bound = self.variance.bound(self.schedule, values, x0.to(z.dtype), x0_hat, t)
+        other = None
+        if any(term.needs_pairs for term in self.terms):
+            check_pairs(self.terms, len(x0))
+            other = self.target_of(of_neighbours(x0), of_neighbours(eps), t)
+        terms = torch.zeros_like(error)
+        for term in self.terms:
+            terms = terms + term.value(prediction, target, other)
         level = self.schedule.level(t)
-        x0_error = error.detach() * (level.sigma / self.target.det(level)) ** 2
-        return LossTerms(error * self.loss_weight(t), bound, x0_error)
+        x0_error = squared.detach() * (level.sigma / self.target.det(level)) ** 2
+        return LossTerms(error * self.loss_weight(t), bound, terms, x0_error)
+
+    def _other_error(self, difference: Tensor, t: Tensor) -> Tensor:
+        """The mean over elements of an error function other than the square: `(B, ...)` -> `(B,)`."""
+        unit = over_batch(self.schedule.to_unit(t).to(difference.dtype), difference)
+        return self.error.of(difference, self._level(t, difference), unit).flatten(1).mean(dim=1)
 
     def _level(self, t: Tensor, like: Tensor) -> NoiseLevel:
         """The levels at t `(B,)`, shaped to multiply `like` `(B, ...)`, in its dtype or in fp32 if that is wider."""
@@ -217,7 +226,8 @@ class Diffusion:
         return self.schedule.level(self.schedule.grid(), torch.float64)
 
     def _weight_on_grid(self) -> Tensor:
-        return self.weighting.weight_of_target(self.target, self._grid_level())
+        level = self.schedule.level_and_rate(self.schedule.grid(), torch.float64)
+        return self.weighting.weight_of_target(self.target, level)
 
     def _check_target(self) -> None:
         level = self._grid_level()
@@ -231,6 +241,13 @@ class Diffusion:
     def _check_weighting(self) -> float:
         """Refuse an infinite weight, warn of a very uneven one; returns the factor of `normalize`."""
         name, grid = WEIGHTINGS.name_of(self.weighting), self._weight_on_grid()
+        if not isinstance(self.error, Squared) and self.weighting.space not in ("target", TARGETS.name_of(self.target)):
+            warnings.warn(
+                f"Weighting {name!r} is stated for a squared error in {self.weighting.space}, and carries over exactly "
+                f"to no other error: error {ERRORS.name_of(self.error)!r} gets the weight that the squared error in "
+                f"target {TARGETS.name_of(self.target)!r} would have.",
+                stacklevel=3,
+            )
         largest = grid.max().item()
         if largest > UNBOUNDED:
             raise UserError(
@@ -248,20 +265,3 @@ class Diffusion:
                 stacklevel=3,
             )
         return 1 / mean if self.weighting.normalize == "mean" else 1.0
-
-
-def _refuse_other_noise_levels(scheduler: Any) -> None:
-    """Raise `UserError` for a diffusers scheduler whose noise levels are neither a table nor the plain flow path."""
-    config, name = scheduler.config, type(scheduler).__name__
-    flow = config.get("use_flow_sigmas", False) or "shift" in config
-    if not flow and not hasattr(scheduler, "alphas_cumprod"):
-        raise UserError(
-            f"{name} has neither alphas_cumprod nor a flow-matching shift, so its noise schedule cannot be read; "
-            f"pass a DDPM, DDIM, DPM-Solver, UniPC or FlowMatchEulerDiscrete scheduler."
-        )
-    respaced = [key for key in RESPACED_SIGMAS if config.get(key, False)]
-    if flow and (respaced or config.num_train_timesteps != 1000):
-        raise UserError(
-            f"{name} with {', '.join(respaced) or 'num_train_timesteps other than 1000'} has a noise schedule that "
-            f"cannot be read; pass a scheduler with a fixed shift and 1000 training timesteps."
-        )

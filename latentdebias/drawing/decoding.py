@@ -1,5 +1,6 @@
 """From latents to images without a wait: on a GPU the decoder runs beside the next batch's denoising."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -12,14 +13,14 @@ Decode = Callable[[Tensor], Tensor]
 def decoded(latents: Iterable[Tensor], decode: Decode, device: torch.device) -> Iterator[Tensor]:
     """The images of each batch of latents, in order, on the CPU.
 
-    On a GPU each batch is decoded on a stream of its own and handed out once the next one is on its way; on a CPU,
-    where both would share the same cores, one after the other.
+    On a GPU each batch is decoded on a stream beside the one that draws and handed out once the next one is on its way;
+    on a CPU, where both would share the same cores, one after the other.
     """
     if device.type != "cuda":
         for z in latents:
             yield decode(z).cpu()
         return
-    stream = torch.cuda.Stream(device)
+    stream = side_stream(device)
     previous: _OnItsWay | None = None
     for z in latents:
         current = _start(z, decode, stream)
@@ -28,6 +29,12 @@ def decoded(latents: Iterable[Tensor], decode: Decode, device: torch.device) -> 
         previous = current
     if previous is not None:
         yield previous.images()
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of this process that decodes on `device`; another one for each draw would keep memory for itself."""
+    return torch.cuda.Stream(device)
 
 
 @dataclass(frozen=True)

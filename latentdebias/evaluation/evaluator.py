@@ -14,6 +14,7 @@ from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.colour import colour_statistics
 from latentdebias.evaluation.metrics.metric import Metric
 from latentdebias.evaluation.sources.source import ImageBatch, ImageSource
+from latentdebias.precision import computing_in
 from latentdebias.process_groups import gathered_in_turn, ranks
 
 
@@ -92,6 +93,7 @@ def _joined(parts: list[_Part], extractor: Extractor, num_classes: int | None, d
         spatial=_all_or_none([part.spatial for part in parts]),
         colour=torch.cat([part.colour for part in parts]),
         distance=extractor.distance,
+        device=extractor.device,
     )
 
 
@@ -111,6 +113,7 @@ def _up_to(limit: int | None, batches: Iterable[ImageBatch]) -> Iterator[ImageBa
                 return
 
 
+@computing_in("fp32")
 def evaluate(samples: FeatureSet, reference: FeatureSet, metrics: Sequence[Metric]) -> dict[str, float]:
     """The scores of all `metrics` by name; both sets must be from the same extractor.
 

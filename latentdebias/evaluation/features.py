@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from latentdebias.evaluation.moments import Moments, moments_of
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Features:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """An extractor's output for a whole set of N images, on the CPU.
+    """An extractor's output for a whole set of N images, on the CPU; `device` is the one that computed it.
 
     features (N, D) fp32, logits (N, K) fp32; labels (N,) int64 are the images' classes, out of `num_classes`, or
     None. spatial (N, S) fp32 is for sFID and colour (N, 11) float64 is from `colour_statistics`; each may be None.
@@ -43,6 +46,7 @@ class FeatureSet:
     moments: Moments | None = None
     spatial_moments: Moments | None = None
     distance: str = "fid"
+    device: torch.device = CPU
 
     @property
     def count(self) -> int:

@@ -20,7 +20,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion, NoiseLevel, Schedule
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.diffusion.variances import LearnedRange, interpolate
 from latentdebias.errors import UserError
 from latentdebias.sampling.denoiser import Denoiser, Estimate, Noise

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import NonNegativeInt, PositiveInt
 
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.errors import UserError
 from latentdebias.precision import Precision
 from latentdebias.registry import option

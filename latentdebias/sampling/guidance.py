@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from latentdebias.diffusion import Diffusion
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.diffusion.targets import FlowVelocity
 from latentdebias.errors import UserError
 from latentdebias.registry import Registry, option

@@ -1,21 +1,20 @@
 """Solvers with one network call a step that keep a history of estimates of x0.
 
-DPM-Solver++ 2M and UniPC are steps of diffusers' schedulers. The noise levels that such a scheduler computes itself
-come from a table in fp32 and, on the flow path, from whole timesteps, so those of the model's schedule replace them.
-One scheduler then serves every schedule that preserves variance, and one the flow path. diffusers is imported where a
-scheduler is built: that takes seconds, which a run with another sampler need not wait for.
+DPM-Solver++ 2M is the step of a diffusers scheduler. The noise levels that such a scheduler computes itself come from a
+table in fp32 and, on the flow path, from whole timesteps, so those of the model's schedule replace them. One scheduler
+then serves every schedule that preserves variance, and one the flow path. diffusers is imported where the scheduler is
+built: that takes seconds, which a run with another sampler need not wait for.
 """
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from latentdebias.diffusion import Diffusion
-from latentdebias.diffusion.continuous_schedules import Flow
+from latentdebias.diffusion import Diffusion, NoiseLevel, Schedule
+from latentdebias.diffusion.schedules import Flow
 from latentdebias.errors import UserError
 from latentdebias.sampling.denoiser import Denoiser, Noise
 from latentdebias.sampling.samplers import SAMPLERS, Sampler
@@ -27,13 +26,9 @@ SMALLEST_ALPHA = 2.0**-12
 
 @dataclass(frozen=True, kw_only=True)
 class Multistep(Sampler):
-    """A solver whose steps are those of a diffusers scheduler."""
+    """A solver in the noise levels of diffusers' schedulers."""
 
     spacing: Spacing = "trailing"
-
-    @abstractmethod
-    def scheduler(self, use_flow_sigmas: bool) -> Any:
-        """A fresh scheduler with prediction_type "sample"."""
 
     def check(self, diffusion: Diffusion, steps: int) -> None:
         super().check(diffusion, steps)
@@ -45,20 +40,15 @@ class Multistep(Sampler):
                 f"one of the two; choose sampler ddim, ddpm or heun."
             )
 
-    def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
-        schedule = denoise.diffusion.schedule
-        t = visited(schedule, steps, self.spacing)
+    def sigmas(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The noise levels `(steps + 1,)` fp64 at the timesteps t `(steps,)` and at the data, as diffusers states them.
+
+        They are sigma on the flow path, and sigma / alpha on every other schedule.
+        """
         level = schedule.level(t, torch.float64)
         alpha = level.alpha.clamp(min=SMALLEST_ALPHA)
-        flow = isinstance(schedule, Flow)
-        scheduler = self.scheduler(use_flow_sigmas=flow)
-        scheduler.set_timesteps(steps)
-        scheduler.sigmas = torch.cat([1 - alpha if flow else level.sigma / alpha, torch.zeros(1, dtype=torch.float64)])
-        scheduler.set_begin_index(0)
-        z = noise()
-        for i, their_t in enumerate(scheduler.timesteps):
-            z = scheduler.step(denoise(z, t[i], i).x0, their_t, z).prev_sample
-        return z
+        noisy = 1 - alpha if isinstance(schedule, Flow) else level.sigma / alpha
+        return torch.cat([noisy, torch.zeros(1, dtype=torch.float64)])
 
 
 @SAMPLERS.register("dpmpp")
@@ -66,15 +56,24 @@ class Multistep(Sampler):
 class DPMSolverPlusPlus(Multistep):
     """DPM-Solver++ 2M: second order (Lu et al. 2022)."""
 
-    def scheduler(self, use_flow_sigmas: bool) -> Any:
+    def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
         from diffusers import DPMSolverMultistepScheduler
 
-        return DPMSolverMultistepScheduler(
+        schedule = denoise.diffusion.schedule
+        t = visited(schedule, steps, self.spacing)
+        scheduler: Any = DPMSolverMultistepScheduler(
             prediction_type="sample",
             algorithm_type="dpmsolver++",
             solver_order=2,
-            use_flow_sigmas=use_flow_sigmas,
+            use_flow_sigmas=isinstance(schedule, Flow),
         )
+        scheduler.set_timesteps(steps)
+        scheduler.sigmas = self.sigmas(schedule, t)
+        scheduler.set_begin_index(0)
+        z = noise()
+        for i, their_t in enumerate(scheduler.timesteps):
+            z = scheduler.step(denoise(z, t[i], i).x0, their_t, z).prev_sample
+        return z
 
 
 SAMPLERS.preset("dpmpp_2m", of="dpmpp")
@@ -132,15 +131,75 @@ def _integral_of_x0(x0s: list[Tensor], h: list[float]) -> Tensor:
 @SAMPLERS.register("unipc")
 @dataclass(frozen=True, kw_only=True)
 class UniPC(Multistep):
-    """UniPC of order p, which a corrector makes accurate to order p + 1 with no further call (Zhao et al. 2023)."""
+    """UniPC of order p, which a corrector makes accurate to order p + 1 with no further call (Zhao et al. 2023).
+
+    It is written out here, with B(h) = exp(h) - 1 and the arithmetic of diffusers' UniPCMultistepScheduler: that
+    scheduler copies noise levels to the GPU and solves an equation there, and waits for it several times a step.
+    """
 
     order: Literal[1, 2, 3] = 2
 
-    def scheduler(self, use_flow_sigmas: bool) -> Any:
-        from diffusers import UniPCMultistepScheduler
+    def integrate(self, denoise: Denoiser, noise: Noise, steps: int) -> Tensor:
+        schedule = denoise.diffusion.schedule
+        t = visited(schedule, steps, self.spacing)
+        sigmas = self.sigmas(schedule, t)
+        alpha = 1 - sigmas if isinstance(schedule, Flow) else 1 / (sigmas**2 + 1) ** 0.5
+        levels = NoiseLevel(alpha, sigmas if isinstance(schedule, Flow) else sigmas * alpha)
+        x0s: list[Tensor] = []
+        z = corrected = noise()
+        for i in range(steps):
+            x0 = denoise(z, t[i], i).x0
+            if x0s:
+                step = UniPCStep(levels, i - 1, x0s)
+                corrected = step.from_level(corrected, [*step.slopes, x0 - x0s[0]], step.weights_of_corrector())
+            x0s = [x0, *x0s][: min(self.order, steps - i)]
+            step = UniPCStep(levels, i, x0s)
+            z = step.from_level(corrected, step.slopes, step.weights_of_predictor())
+        return z
 
-        return UniPCMultistepScheduler(
-            prediction_type="sample",
-            solver_order=self.order,
-            use_flow_sigmas=use_flow_sigmas,
-        )
+
+class UniPCStep:
+    """A step from level number `here` of `levels` to the next, given estimates of x0 at `here` and at those before it.
+
+    `x0s` begins with the newest estimate. `slopes` are its differences from the others, over their distance in
+    lambda = log(alpha / sigma) as a share of the step. Whatever is no image is fp64 on the CPU.
+    """
+
+    def __init__(self, levels: NoiseLevel, here: int, x0s: list[Tensor]) -> None:
+        lambda_ = torch.log(levels.alpha) - torch.log(levels.sigma)
+        self.minus_h = lambda_[here] - lambda_[here + 1]
+        self.b = torch.expm1(self.minus_h)
+        self.alpha, self.shrink = levels.alpha[here + 1], levels.sigma[here + 1] / levels.sigma[here]
+        self.x0 = x0s[0]
+        shares = [(lambda_[here - k] - lambda_[here]) / -self.minus_h for k in range(1, len(x0s))]
+        self.slopes = [(x0 - x0s[0]) / share for x0, share in zip(x0s[1:], shares, strict=True)]
+        self._nodes = torch.stack([*shares, torch.ones((), dtype=torch.float64)])
+
+    def from_level(self, z: Tensor, slopes: list[Tensor], weights: Tensor) -> Tensor:
+        """z at the next level from z at level `here`, with the `slopes` weighted by `weights` on the CPU."""
+        z = self.shrink * z - self.alpha * self.b * self.x0
+        if not slopes:
+            return z
+        return z - self.alpha * self.b * sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
+
+    def weights_of_predictor(self) -> Tensor:
+        """The weights of `slopes`."""
+        if len(self.slopes) == 1:
+            # The limit of the solution for short steps, which the published code takes for all steps.
+            return torch.tensor([0.5], dtype=torch.float64)
+        matrix, right = self._equation()
+        return torch.linalg.solve(matrix[:-1, :-1], right[:-1])
+
+    def weights_of_corrector(self) -> Tensor:
+        """The weights of `slopes`, and that of the difference between the estimates at the two ends of the step."""
+        return torch.linalg.solve(*self._equation()) if self.slopes else torch.tensor([0.5], dtype=torch.float64)
+
+    def _equation(self) -> tuple[Tensor, Tensor]:
+        """The matrix `(order, order)` and the right-hand side `(order,)` whose solution the weights are."""
+        powers = torch.stack([self._nodes**k for k in range(len(self._nodes))])
+        right, phi, factorial = [], self.b / self.minus_h - 1, 1
+        for k in range(1, len(self._nodes) + 1):
+            right.append(phi * factorial / self.b)
+            factorial *= k + 1
+            phi = phi / self.minus_h - 1 / factorial
+        return powers, torch.stack(right)

@@ -37,7 +37,7 @@ class ScoreOptions:
     )
     resamples: NonNegativeInt = option(RESAMPLES, "half samples that make the 95% intervals; 0: none")
     guidance: Guidance = option(Guidance(1.0), "a number is the scale")
-    precision: Precision = option("fp32", "fp32 | bf16 (autocast)")
+    precision: Precision = option("fp32", "fp32 (in full) | tf32 (fp32 on a CPU) | bf16 (autocast)")
     seed: NonNegativeInt = option(0, "of the noise, which is the same for all cells")
     batch_size: PositiveInt = option(64, "images drawn together")
 

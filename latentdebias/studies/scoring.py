@@ -90,7 +90,13 @@ class Scorer:
             kept = _keeping_first(images, cell.file(score, ".png"))
             samples = extract(kept, self.extractor, images.count, "samples", images.num_classes)
             origin = Origin(str(directory), self.options.reference, self._protocol(cell, score))
-            scoring.score(samples, reference, origin).write(cell.file(score, ".json"))
+            record = scoring.score(samples, reference, origin)
+            if not record.scores:
+                raise UserError(
+                    f"None of the study's metrics can be computed with extractor {self.extractor.identity}; choose "
+                    f"others under evaluate.metrics, or another evaluate.extractor."
+                )
+            record.write(cell.file(score, ".json"))
 
     def _is_scored(self, cell: Cell, score: Scored) -> bool:
         path = cell.file(score, ".json")
@@ -126,7 +132,9 @@ def check_draws(study: Study) -> None:
     for cell in (*study.tuning_cells(), *study.cells({})):
         try:
             shards = open_shards(cell.config)
-            facts = ModelFacts(cell.config.diffusion.build(), shards.latent_shape[0], shards.num_classes)
+            facts = ModelFacts(
+                cell.config.diffusion.build(cell.config.data.latent_shape), shards.latent_shape[0], shards.num_classes
+            )
             for score in cell.scores:
                 check_draw(score.draw, facts)
         except UserError as error:

@@ -44,6 +44,18 @@ def test_moments_and_images_equal_those_of_diffusers(tiny_vae_dir, images):
     assert torch.equal(autoencoder.decode(3 * mean), decoded.clamp(-1, 1))
 
 
+def test_one_call_of_the_decoder_takes_so_many_pixels(tiny_vae_dir):
+    autoencoder, calls = load_autoencoder(str(tiny_vae_dir)), []
+    latents, decode = torch.randn(7, 4, 4, 4), autoencoder.vae.decode
+    autoencoder.vae.decode = lambda z: calls.append(len(z)) or decode(z)
+    whole = autoencoder.decode(latents)
+    for pixels, images in ((None, [7]), (3 * 32 * 32, [3, 3, 1]), (3 * 32 * 32 - 1, [2, 2, 2, 1]), (1, [1] * 7)):
+        calls.clear()
+        autoencoder.decoded_at_once = pixels
+        torch.testing.assert_close(autoencoder.decode(latents), whole, rtol=1e-4, atol=1e-4)
+        assert calls == images
+
+
 def test_log_variance_is_clamped(tiny_vae_dir, images):
     autoencoder = load_autoencoder(str(tiny_vae_dir))
     autoencoder.vae.quant_conv.bias.data[4:] = 1000

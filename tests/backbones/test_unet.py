@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.unet import as_convolved
 from latentdebias.errors import UserError
 
 SMALL = {"name": "unet", "channels": 32, "multipliers": [1, 2, 2], "res_blocks": 1, "attention_sides": [4]}
@@ -77,3 +79,28 @@ def test_dropout_acts_in_training_only():
 def test_levels_that_do_not_fit_are_errors(spec, changes, words):
     with pytest.raises(UserError, match=words):
         build(spec, **changes)
+
+
+@unets
+def test_channels_last_changes_no_number(spec):
+    """The memory order in which both UNets compute on a GPU in bf16, here on a CPU."""
+    model = build(spec)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    z, t, y = torch.randn(2, 3, 8, 8), torch.rand(2), torch.arange(2)
+    plain = model(z, t, y).detach()
+    reordered = model(z.contiguous(memory_format=torch.channels_last), t, y)
+    torch.testing.assert_close(reordered, plain, rtol=1e-4, atol=1e-4 * float(plain.abs().max()))
+    reordered.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_channels_are_last_on_a_gpu_in_bf16_alone(monkeypatch):
+    on_cpu = torch.zeros(2, 3, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert as_convolved(on_cpu) is on_cpu
+    with FakeTensorMode():
+        z = torch.zeros(2, 3, 8, 8, device="cuda")
+        for in_bf16 in (False, True):
+            monkeypatch.setattr(torch, "is_autocast_enabled", lambda device, enabled=in_bf16: enabled)
+            assert as_convolved(z).is_contiguous(memory_format=torch.channels_last) == in_bf16

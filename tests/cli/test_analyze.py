@@ -13,12 +13,18 @@ SMALL = {
     "error-by-t": ["--points", 3, "--tail-points", 2, "--num", 40],
     "one-step": ["--t", "500,999", "--images", 2, "--num", 10],
     "steps": ["--steps", "2,3", "--images", 20, "--sampler", "ddim", "--sampler", "{name: ddpm}"],
+    "trajectory": ["--steps", 3, "--sampler", "heun", "--images", 1],
+    "conflict": ["--bins", 2, "--iterations", 2, "--batch", 8, "--num", 16, "--blocks", 2],
+    "pareto": ["--bins", 2, "--blocks", 2, "--samples", "1,2", "--repeats", 2, "--num", 16],
     "loss-by-t": [],
 }
 COLUMNS = {
     "error-by-t": ["model", "t", "error_eps", "error_x0", "error_target"],
     "one-step": ["model", "image", "t", "error_eps", "error_x0", "amplification"],
     "steps": ["model", "sampler", "steps", "fid", "low", "high"],
+    "trajectory": ["model", "image", "t", "distance"],
+    "conflict": ["trained_bin", "bin", "change"],
+    "pareto": ["method", "objective"],
     "loss-by-t": ["step", "bin", "loss"],
 }
 
@@ -30,6 +36,13 @@ def rows(path):
 
 def test_the_arguments_are_those_of_the_figures():
     assert sorted(ARGUMENTS) == FIGURES.names()
+
+
+def test_other_tables_have_the_columns_that_scripts_rely_on(tool, model_dir, tmp_path):
+    for figure in ("conflict", "pareto"):
+        assert tool("analyze", figure, "--model", model_dir, "--out", tmp_path, *SMALL[figure]).code == 0
+    assert list(rows(tmp_path / "cosines.csv")[0]) == ["bin_a", "bin_b", "cosine"]
+    assert list(rows(tmp_path / "pareto-weights.csv")[0]) == ["method", "bin", "weight"]
 
 
 def test_curves_need_no_model(tool, tmp_path):

@@ -5,7 +5,7 @@ from latentdebias import Diffusion
 from latentdebias.diffusion import SCHEDULES, TARGETS, NoiseLevel
 
 SCHEDULE_SPECS = [
-    *({"name": name} for name in ("linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm")),
+    *({"name": name} for name in ("linear", "scaled_linear", "cosine", "sigmoid", "flow", "edm", "trig", "laplace")),
     {"name": "linear", "zero_terminal_snr": True},
     {"name": "cosine", "zero_terminal_snr": True},
     {"name": "flow", "shift": 3.0},
@@ -16,7 +16,7 @@ SINGULAR = "its SNR ends at 0"
 def diffusions():
     for schedule in SCHEDULE_SPECS:
         for target in TARGETS.names():
-            if target == "eps" and (schedule["name"] == "flow" or "zero_terminal_snr" in schedule):
+            if target == "eps" and (schedule["name"] in ("flow", "trig") or "zero_terminal_snr" in schedule):
                 continue
             yield pytest.param(schedule, target, id=f"{schedule}-{target}")
 

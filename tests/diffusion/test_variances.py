@@ -64,7 +64,7 @@ def test_the_bound_is_that_of_the_papers_with_every_target(target):
     found = terms(d, x0, eps, torch.cat([prediction, values], 1))
     expected = bound_in_bits(x0, z, d.to_x0(prediction, z, T), values) * 1000 / 1000
     torch.testing.assert_close(found.bound, expected, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(found.total, found.squared_error + found.bound)
+    torch.testing.assert_close(found.total, found.error + found.bound)
 
 
 def test_in_fp32_the_bound_stays_near():
@@ -93,7 +93,7 @@ def test_only_the_squared_error_is_weighted():
     torch.testing.assert_close(with_weight.bound, without.bound)
     weight = weighted[0].loss_weight(T)
     assert (weight - 1).abs().max() > 1
-    torch.testing.assert_close(with_weight.squared_error, without.squared_error * weight)
+    torch.testing.assert_close(with_weight.error, without.error * weight)
 
 
 @pytest.mark.parametrize("target", TARGETS.names())
@@ -102,7 +102,7 @@ def test_the_mean_gets_no_gradient_from_the_bound_and_the_variance_none_from_the
     prediction, values = prediction.requires_grad_(), values.requires_grad_()
     both = terms(d, x0, eps, torch.cat([prediction, values], 1))
     from_bound = torch.autograd.grad(both.bound.sum(), (prediction, values), retain_graph=True)
-    from_error = torch.autograd.grad(both.squared_error.sum(), (prediction, values))
+    from_error = torch.autograd.grad(both.error.sum(), (prediction, values))
     assert from_bound[0].abs().max() == 0
     assert from_bound[1].abs().max() > 0
     assert from_error[0].abs().max() > 0

@@ -8,7 +8,8 @@ from latentdebias.diffusion import TARGETS, WEIGHTINGS
 from latentdebias.errors import UserError
 
 T = torch.arange(1000)
-PAPER_WEIGHTS = [name for name in WEIGHTINGS.names() if name != "constant"]
+# kohya_debiased is another objective under eps than under v, which is the point of it.
+PAPER_WEIGHTS = [name for name in WEIGHTINGS.names() if name not in ("constant", "kohya_debiased")]
 
 
 def weight(weighting, target="eps", schedule="linear"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from random_sets import feature_set, gaussian
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from latentdebias.evaluation.metrics import METRICS
 
@@ -32,6 +33,16 @@ def test_precision_and_recall_are_those_of_their_definition(two_sets):
     scores = METRICS.build("precision_recall").measure(samples, reference)
     assert 0.05 < precision < 0.99
     assert scores == {"precision": pytest.approx(precision), "recall": pytest.approx(recall)}
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_are_those_of_torch_fidelity(two_sets, k):
+    samples, reference = two_sets
+    theirs = prc_features_to_metric(
+        samples.features, reference.features, prc_neighborhood=k, prc_batch_size=64, save_cpu_ram=True, verbose=False
+    )
+    scores = METRICS.build({"name": "precision_recall", "k": k}).measure(samples, reference)
+    assert scores == {name: theirs[name] for name in ("precision", "recall")}
 
 
 def test_density_and_coverage_are_those_of_their_definition(two_sets):

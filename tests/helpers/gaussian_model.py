@@ -15,7 +15,7 @@ class Exact(nn.Module):
         super().__init__()
         self.diffusion, self.bias = diffusion, nn.Parameter(torch.tensor(float(bias)))
 
-    def forward(self, z, time, y):
+    def forward(self, z, time, y=None):
         schedule = self.diffusion.schedule
         level = schedule.level(schedule.from_model_time(time), torch.float64).over_batch(z)
         x0 = posterior_mean(level.alpha, level.sigma, z.double())

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers import UniPCMultistepScheduler
 from draw_options import draw_options
 from gaussian import MU, SHAPE, S, exact_image, exact_prediction, first_noise, integrate
 
@@ -12,6 +13,8 @@ from latentdebias.diffusion import TARGETS
 from latentdebias.errors import UserError
 from latentdebias.sampling import SAMPLERS, LatentSampler, image_generator
 from latentdebias.sampling.denoiser import Denoiser, Noise
+from latentdebias.sampling.multistep import UniPC
+from latentdebias.sampling.timesteps import visited
 
 ZERO_SNR = {"name": "linear", "zero_terminal_snr": True}
 SHIFTED = {"name": "flow", "shift": 3.0}
@@ -78,6 +81,24 @@ def test_on_a_mixture_of_gaussians_the_order_is_the_same(sampler, order):
     coarse, middle, fine = (integrate(d, sampler, n, predict=posterior_mean_of_mixture)[0] for n in (80, 160, 320))
     slope = math.log2((coarse - middle).abs().mean() / (middle - fine).abs().mean())
     assert slope == pytest.approx(order, abs=0.3)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", ZERO_SNR, SHIFTED], ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 7, 20])
+@pytest.mark.parametrize(("order", "tolerance"), [(1, 0), (2, 0), (3, 1e-14)])
+def test_unipc_takes_the_steps_of_diffusers(order, tolerance, steps, schedule):
+    """Up to order 2 to the last bit; in order 3, diffusers sums two products in one operation."""
+    d, sampler = Diffusion(schedule, "v"), UniPC(order=order)
+    t = visited(d.schedule, steps)
+    theirs = UniPCMultistepScheduler(prediction_type="sample", solver_order=order, use_flow_sigmas=schedule is SHIFTED)
+    theirs.set_timesteps(steps)
+    theirs.sigmas = sampler.sigmas(d.schedule, t)
+    theirs.set_begin_index(0)
+    z, denoise = first_noise(), Denoiser(exact_prediction(d), d, torch.zeros(1, dtype=torch.long))
+    for i, their_t in enumerate(theirs.timesteps):
+        z = theirs.step(denoise(z, t[i], i).x0, their_t, z).prev_sample
+    ours, _ = integrate(d, {"name": "unipc", "order": order}, steps)
+    torch.testing.assert_close(ours, z, rtol=tolerance, atol=tolerance)
 
 
 def test_euler_is_of_order_one_and_is_ddim_on_the_flow_path():

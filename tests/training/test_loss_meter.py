@@ -18,7 +18,7 @@ def test_losses_are_means_by_tenth_of_the_schedule():
     meter = LossMeter(torch.device("cpu"))
     for step in range(5):
         meter.next_step()
-        meter.add(LossTerms(losses[step], bound[step], x0_errors[step]), unit_t[step])
+        meter.add(LossTerms(losses[step], bound[step], torch.zeros(40), x0_errors[step]), unit_t[step])
     report = meter.report()
     assert report.loss == pytest.approx((losses + bound)[4].double().mean().item())
     where = (unit_t * 10).long().flatten().numpy()

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from latentdebias.analysis.bins import inside_levels
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, part_label
-from latentdebias.analysis.style import panels
-from latentdebias.diffusion import SCHEDULES, TARGETS, WEIGHTINGS, NoiseLevel, Schedule, Weighting
+from latentdebias.analysis.style import DASHES, panels
+from latentdebias.diffusion import SCHEDULES, TARGETS, WEIGHTINGS, Schedule, Weighting
 from latentdebias.errors import UserError
 
 
@@ -60,10 +61,8 @@ class Curves(Figure):
         return Finding(picture, table, _line(curves))
 
     def _of(self, schedule: Schedule, space: str) -> Iterator[Curve]:
-        target, grid = TARGETS.build(space), schedule.grid()
-        level = schedule.level(grid, torch.float64)
-        inside = (level.alpha > 0) & (level.sigma > 0)
-        level = NoiseLevel(*(None if part is None else part[inside] for part in vars(level).values()))  # type: ignore[arg-type]
+        target = TARGETS.build(space)
+        t, level = inside_levels(schedule)
         for weighting in self.weighting or map(WEIGHTINGS.build, WEIGHTINGS.names()):
             try:
                 weight = weighting.weight_of_target(target, level)
@@ -71,7 +70,7 @@ class Curves(Figure):
                 if self.weighting is not None:
                     raise
                 continue
-            yield Curve(_name(schedule), part_label(weighting), space, grid[inside], level.snr.log(), weight)
+            yield Curve(_name(schedule), part_label(weighting), space, t, level.snr.log(), weight)
 
 
 def _name(schedule: Schedule) -> str:
@@ -89,8 +88,7 @@ def _draw_snr(axes: Any, schedule: Schedule) -> None:
 
 def _draw_weights(axes: Any, curves: list[Curve], by: str) -> None:
     for i, curve in enumerate(curves):
-        # Some weightings coincide: dashes show both.
-        axes.semilogy(getattr(curve, by), curve.weight, label=curve.weighting, linestyle=("-", "--")[i // 5 % 2])
+        axes.semilogy(getattr(curve, by), curve.weight, label=curve.weighting, linestyle=DASHES[i // 5 % 4])
     space, schedule = curves[0].space, curves[0].schedule
     axes.set(title=f"weight on the error of {space}, {schedule}", xlabel="log SNR" if by == "log_snr" else "t")
     axes.set(ylim=(1e-4, 1e5))

@@ -27,7 +27,7 @@ from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.statistics_cache import default_folder
-from latentdebias.sampling import SAMPLERS, DrawOptions, Guidance, Sampler, check_draw
+from latentdebias.sampling import SAMPLERS, DrawOptions, Sampler
 
 SHOWN = 2
 COLOUR = "colour_shift"
@@ -70,7 +70,11 @@ class Steps(Figure):
             raise UserError(
                 f"--images {self.images} is too few for a score with an interval: ask for at least {SMALLEST_SET}."
             )
-        options = self._options(inputs)
+        options = [
+            inputs.draw_options(sampler, steps, self.guidance)
+            for sampler in self.sampler
+            for steps in sorted(set(self.steps))
+        ]
         extractor, reference = self._reference(inputs)
         scoring = Scoring([FID(), ColourShift()], extractor)
         asked = [(model, each) for model in inputs.models for each in options]
@@ -85,22 +89,6 @@ class Steps(Figure):
             _line(scored, fid),
             {"steps-colour-shift": Table((*columns, COLOUR, "low", "high"), [each.row(COLOUR) for each in scored])},
         )
-
-    def _options(self, inputs: Inputs) -> list[DrawOptions]:
-        scale = self.guidance
-        if scale is None:
-            scale = DrawOptions().guidance.scale if inputs.models[0].model.config.num_classes else 1.0
-        options = [
-            DrawOptions(
-                sampler=sampler, steps=steps, guidance=Guidance(scale), seed=inputs.seed, batch_size=inputs.batch_size
-            )
-            for sampler in self.sampler
-            for steps in sorted(set(self.steps))
-        ]
-        for model in inputs.models:
-            for each in options:
-                check_draw(each, model.model.latent_model.facts)
-        return options
 
     def _reference(self, inputs: Inputs) -> tuple[Extractor, FeatureSet]:
         config = inputs.models[0].model.config

@@ -46,8 +46,8 @@ class KID:
             kid = KernelInceptionDistance(
                 nn.Identity(), subsets=self.subsets, subset_size=subset_size, sync_on_compute=False
             )
-        kid.update(samples.features.double(), real=False)
-        kid.update(reference.features.double(), real=True)
+        kid.update(samples.features.to(samples.device).double(), real=False)
+        kid.update(reference.features.to(samples.device).double(), real=True)
         with seeded_cpu_rng(self.seed):
             mean, std = kid.compute()
         return {"kid": float(mean), "kid_std": float(std)}
@@ -61,23 +61,25 @@ class KID:
         """
         if not reference.has_features:
             return {}
-        block = halves.block_of_row()
-        within = torch.zeros(len(halves.blocks), len(halves.blocks), dtype=torch.float64)
-        across = torch.zeros(len(halves.blocks), dtype=torch.float64)
-        for rows, of_rows in zip(samples.features.split(ROWS_AT_ONCE), block.split(ROWS_AT_ONCE), strict=True):
-            kernel = poly_kernel(rows, samples.features).double()
+        fake, real, block = (
+            each.to(samples.device) for each in (samples.features, reference.features, halves.block_of_row())
+        )
+        within = fake.new_zeros(len(halves.blocks), len(halves.blocks), dtype=torch.float64)
+        across, own = fake.new_zeros(2, len(halves.blocks), dtype=torch.float64)
+        for rows, of_rows in zip(fake.split(ROWS_AT_ONCE), block.split(ROWS_AT_ONCE), strict=True):
+            kernel = poly_kernel(rows, fake).double()
             within.index_add_(0, of_rows, _sums_by_block(kernel, block, len(within)))
-            across.index_add_(0, of_rows, poly_kernel(rows, reference.features).double().mean(1))
-        own = torch.zeros(len(within), dtype=torch.float64)
+            across.index_add_(0, of_rows, poly_kernel(rows, real).double().mean(1))
         # k(x, x) is left out of the unbiased estimate.
-        own.index_add_(0, block, (samples.features.double().square().mean(1) + 1) ** 3)
+        own.index_add_(0, block, (fake.double().square().mean(1) + 1) ** 3)
+        within, across, own = within.cpu(), across.cpu(), own.cpu()
         counts = torch.tensor([len(rows) for rows in halves.blocks], dtype=torch.float64)
         return {"kid": [_squared_mmd(half, within, own, across, counts) for half in halves.chosen.double()]}
 
 
 def _sums_by_block(kernel: Tensor, block: Tensor, num_blocks: int) -> Tensor:
     """The sums of a kernel's columns over each block: (B, N) -> (B, number of blocks)."""
-    return torch.zeros(len(kernel), num_blocks, dtype=kernel.dtype).index_add_(1, block, kernel)
+    return kernel.new_zeros(len(kernel), num_blocks).index_add_(1, block, kernel)
 
 
 def _squared_mmd(half: Tensor, within: Tensor, own: Tensor, across: Tensor, counts: Tensor) -> float:

@@ -21,7 +21,10 @@ class Metric(Protocol):
     """
 
     def measure(self, samples: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        """The scores by name; an empty dict where the sets lack what the metric needs."""
+        """The scores by name; an empty dict where the sets lack what the metric needs.
+
+        A metric with much to compute may do so on `samples.device`, to which it copies what it needs of both sets.
+        """
 
 
 @runtime_checkable

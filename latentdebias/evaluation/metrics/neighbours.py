@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
-from torch_fidelity.metric_prc import prc_features_to_metric
 
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.half_samples import HalfSamples
@@ -25,7 +24,7 @@ class PrecisionRecall:
     """Precision, the share of samples in a ball of the reference, and recall, the share of the reference in a sample's.
 
     A ball has an image's features as its centre, and reaches to their k-th nearest neighbour in the same set.
-    Kynkaanniemi et al. 2019 (arXiv:1904.06991); computed by torch-fidelity.
+    Kynkaanniemi et al. 2019 (arXiv:1904.06991). Not computed by torch-fidelity, which sorts distances on the CPU.
     """
 
     better: ClassVar[dict[str, Better]] = {"precision": "higher", "recall": "higher"}
@@ -35,15 +34,10 @@ class PrecisionRecall:
         """{"precision", "recall"} in [0, 1]; higher is better. Empty where a set has no more than k features."""
         if not samples.has_features or min(len(samples.features), len(reference.features)) <= self.k:
             return {}
-        scores = prc_features_to_metric(
-            samples.features,
-            reference.features,
-            prc_neighborhood=self.k,
-            prc_batch_size=ROWS_AT_ONCE,
-            save_cpu_ram=True,
-            verbose=False,
-        )
-        return {name: scores[name] for name in ("precision", "recall")}
+        fake, real = on_device(samples, reference)
+        hits = torch.cat([balls.any(1) for balls in inside(fake, real, radii(real, self.k))])
+        reached = torch.cat([balls.any(1) for balls in inside(real, fake, radii(fake, self.k))])
+        return {"precision": hits.float().mean().item(), "recall": reached.float().mean().item()}
 
     def measure_half_samples(
         self, samples: FeatureSet, reference: FeatureSet, halves: HalfSamples
@@ -51,9 +45,9 @@ class PrecisionRecall:
         """Precision and recall of each half, by score's name; the samples' balls have their radii in the whole set."""
         if not samples.has_features or min(len(samples.features), len(reference.features)) <= self.k:
             return {}
-        real, fake = reference.features, samples.features
-        hits = torch.cat([balls.any(1) for balls in inside(fake, real, radii(real, self.k))])
-        reached = torch.cat([by_block(balls, halves) for balls in inside(real, fake, radii(fake, self.k))])
+        fake, real = on_device(samples, reference)
+        hits = torch.cat([balls.any(1) for balls in inside(fake, real, radii(real, self.k))]).cpu()
+        reached = torch.cat([by_block(balls, halves) for balls in inside(real, fake, radii(fake, self.k))]).cpu()
         return {
             "precision": [float(hits[halves.rows(chosen)].double().mean()) for chosen in halves.chosen],
             "recall": [float(reached[:, chosen].any(1).double().mean()) for chosen in halves.chosen],
@@ -80,9 +74,9 @@ class DensityCoverage:
         """
         if not samples.has_features or len(reference.features) <= self.k:
             return {}
-        real = reference.features
-        held, covered = 0, torch.zeros(len(real), dtype=torch.bool)
-        for balls in inside(samples.features, real, radii(real, self.k)):
+        fake, real = on_device(samples, reference)
+        held, covered = 0, real.new_zeros(len(real), dtype=torch.bool)
+        for balls in inside(fake, real, radii(real, self.k)):
             held += int(balls.sum())
             covered |= balls.any(0)
         return {"density": held / (self.k * len(samples.features)), "coverage": float(covered.double().mean())}
@@ -93,15 +87,20 @@ class DensityCoverage:
         """The density and the coverage of each half, by score's name; empty where `measure` is."""
         if not samples.has_features or len(reference.features) <= self.k:
             return {}
-        real = reference.features
+        fake, real = on_device(samples, reference)
         radius = radii(real, self.k)
-        held = torch.cat([balls.sum(1) for balls in inside(samples.features, real, radius)]).double() / self.k
+        held = torch.cat([balls.sum(1) for balls in inside(fake, real, radius)]).cpu().double() / self.k
         # With a row for each ball, a chunk of rows is reduced at once and need not be kept.
-        covered = torch.cat([by_block(balls, halves) for balls in holding(real, radius, samples.features)])
+        covered = torch.cat([by_block(balls, halves) for balls in holding(real, radius, fake)]).cpu()
         return {
             "density": [float(held[halves.rows(chosen)].mean()) for chosen in halves.chosen],
             "coverage": [float(covered[:, chosen].any(1).double().mean()) for chosen in halves.chosen],
         }
+
+
+def on_device(samples: FeatureSet, reference: FeatureSet) -> tuple[Tensor, Tensor]:
+    """The features (N, D) of the samples and (M, D) of the reference, on the device that computed the samples'."""
+    return samples.features.to(samples.device), reference.features.to(samples.device)
 
 
 def radii(features: Tensor, k: int) -> Tensor:
@@ -124,5 +123,5 @@ def holding(centres: Tensor, radius: Tensor, points: Tensor) -> Iterator[Tensor]
 
 def by_block(pairs: Tensor, halves: HalfSamples) -> Tensor:
     """Whether each row of pairs (B, N), bool, is True for any of the N samples in a block: (B, number of blocks)."""
-    counts = torch.zeros(len(pairs), len(halves.blocks))
-    return counts.index_add_(1, halves.block_of_row(), pairs.float()) > 0
+    counts = torch.zeros(len(pairs), len(halves.blocks), device=pairs.device)
+    return counts.index_add_(1, halves.block_of_row().to(pairs.device), pairs.float()) > 0

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics.half_samples import HalfSamples
 from latentdebias.evaluation.metrics.metric import Better, MeasuresHalfSamples, Metric, measure_each_half_sample
+from latentdebias.precision import computing_in
 
 RESAMPLES = 200
 SMALLEST_SET = 20
@@ -16,6 +17,7 @@ QUANTILE = 1.96
 Interval = tuple[float, float]
 
 
+@computing_in("fp32")
 def intervals(
     samples: FeatureSet,
     reference: FeatureSet,

@@ -1,12 +1,8 @@
-"""Noise schedules: from a timestep t to the noise level, alpha and sigma of z_t = alpha x0 + sigma eps.
-
-t is a position on the schedule: a whole number from 0 to T - 1 on a discrete schedule, a real number from 0 to 1 on a
-continuous one; the noise grows with t. The *time* is what the network is told of t.
-"""
+"""Discrete noise schedules: tables of alpha^2 over T timesteps, from the variances beta of the forward steps."""
 
 import functools
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -15,44 +11,10 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from latentdebias.diffusion.noise_level import NoiseLevel
+from latentdebias.diffusion.schedules.schedule import SCHEDULES, Schedule
 from latentdebias.errors import UserError
-from latentdebias.registry import Registry
-
-
-class Schedule(ABC):
-    """The map from a timestep t to the noise level, and to the time that the network is told."""
-
-    @abstractmethod
-    def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
-        """The noise level at t, in `dtype` and the shape of t; with beta where the schedule is discrete."""
-
-    @abstractmethod
-    def from_unit(self, u: Tensor) -> Tensor:
-        """The timestep at share u in [0, 1) of the schedule, 0 data to 1 noise: `(B,)` -> `(B,)`."""
-
-    @abstractmethod
-    def to_unit(self, t: Tensor) -> Tensor:
-        """The share of the schedule, in [0, 1], that lies below timestep t: `(B,)` -> `(B,)`."""
-
-    @abstractmethod
-    def unit_at(self, ratio: Tensor) -> Tensor:
-        """The share u of the schedule at which sigma / alpha is `ratio`, or nearest to it: `(B,)` -> `(B,)`."""
-
-    @abstractmethod
-    def model_time(self, t: Tensor) -> Tensor:
-        """The time that the network is told, such as the step's number or 1000 sigma: `(B,)` -> `(B,)`."""
-
-    @abstractmethod
-    def from_model_time(self, time: Tensor) -> Tensor:
-        """The timestep t whose `model_time` is `time`: `(B,)` -> `(B,)`."""
-
-    @abstractmethod
-    def grid(self) -> Tensor:
-        """All timesteps `(T,)` of a discrete schedule; of a continuous one a fine grid with both ends."""
-
 
 Beta = Annotated[float, Field(gt=0, lt=1)]
-SCHEDULES: Registry[Schedule] = Registry("schedule")
 
 
 def previous_of(alphas_cumprod: Tensor) -> Tensor:
@@ -102,6 +64,17 @@ class DiscreteSchedule(Schedule):
             rows = (alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt(), betas_of(alphas_cumprod))
             self._tables[key] = torch.stack(rows).to(*key)
         return self._tables[key]
+
+    def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The difference of log SNR between the timesteps on either side of t, at the ends to the one beside it."""
+        return self._rates.to(t.device, dtype)[t.long()]
+
+    @functools.cached_property
+    def _rates(self) -> Tensor:
+        log_snr = self.level(self.grid(), torch.float64).log_snr
+        if len(log_snr) == 1:
+            return torch.full_like(log_snr, math.nan)
+        return -torch.gradient(log_snr)[0] * self.num_timesteps
 
     def from_unit(self, u: Tensor) -> Tensor:
         return (u * self.num_timesteps).long().clamp(0, self.num_timesteps - 1)
