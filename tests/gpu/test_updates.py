@@ -42,11 +42,10 @@ def test_the_first_update_is_adamws(make_run, device, number, places, precision)
     assert distance(changes, expected) < TOLERANCES[precision]
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
 @pytest.mark.parametrize("number", STAGES)
-def test_an_update_with_nan_changes_nothing(make_run, device, number, precision):
+def test_an_update_with_nan_changes_nothing(make_run, device, number):
     """The last update of three is skipped: weights and averages are those of two."""
-    run = make_run(VIT, stage(number), "training.steps=3", f"training.precision={precision}", "ema.decays=[0.5]")
+    run = make_run(VIT, stage(number), "training.steps=3", "training.precision=bf16", "ema.decays=[0.5]")
     assert run.engine.device == device
     backward, step, weights, averages = run.engine.backward, run.engine.step, [], []
 
