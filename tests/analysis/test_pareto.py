@@ -4,9 +4,9 @@ import pytest
 import torch
 from gaussian_model import Exact, gaussian_latents, inputs_of
 
-from latentdebias.analysis.bins import timesteps_in
 from latentdebias.analysis.figures.pareto import Pareto
 from latentdebias.diffusion import WEIGHTINGS, Diffusion
+from latentdebias.diffusion.pareto.bins import timesteps_in
 from latentdebias.errors import UserError
 
 BIAS, BINS, SHARE, COUNT = 1.0, 4, 0.3, 256

@@ -11,12 +11,13 @@ from scipy.stats import chi2
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.bins import BinGradients, bin_gradient, bin_weights, inner_products, timesteps_in
+from latentdebias.analysis.bins import BinGradients, bin_weights
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel, part_label
 from latentdebias.analysis.style import DASHES, mosaic
 from latentdebias.diffusion import WEIGHTINGS
-from latentdebias.diffusion.pareto import SOLVERS, regularized
+from latentdebias.diffusion.pareto.bins import bin_gradient, inner_products, timesteps_in
+from latentdebias.diffusion.pareto.solvers import SOLVERS, regularized
 from latentdebias.errors import UserError
 
 
