@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.analysis.errors_by_t import QUANTILE
-from latentdebias.diffusion import NoiseLevel, Schedule, Weighting
+from latentdebias.diffusion import WEIGHTINGS, NoiseLevel, Schedule, Weighting
 from latentdebias.diffusion.pareto.bins import X0, Latents, bin_gradient, inner_products, timesteps_in
 from latentdebias.models.model_directory import LoadedModel
 
@@ -20,6 +20,11 @@ def inside_levels(schedule: Schedule) -> tuple[Tensor, NoiseLevel]:
     inside = (level.alpha > 0) & (level.sigma > 0)
     beta, rate = (None if part is None else part[inside] for part in (level.beta, level.rate))
     return grid[inside], NoiseLevel(level.alpha[inside], level.sigma[inside], beta, rate)
+
+
+def fixed_weightings() -> list[Weighting]:
+    """Every weighting of the package at its default options, except `pareto`, which training solves."""
+    return [WEIGHTINGS.build(name) for name in WEIGHTINGS.names() if name != "pareto"]
 
 
 def bin_weights(weighting: Weighting, schedule: Schedule, bins: int) -> Tensor:
