@@ -1,9 +1,7 @@
 """What a run will cost in operations, memory, disk space and days; neither a GPU nor shards are needed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -16,10 +14,11 @@ from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
 from latentdebias.prepare import network_of, open_shards, stated_network
 from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
+from latentdebias.training.deepspeed_options import communication_dtypes, reduce_bucket_size
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
+from latentdebias.training.optimizers import optimizer_bytes
 
 FP32 = 4
-ADAM_MOMENTS = 2
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,14 @@ class DataSize:
 
 @dataclass(frozen=True)
 class StateBytes:
-    """Bytes of weights, gradients and optimizer states on one GPU at a ZeRO stage; activations are not included.
+    """Bytes of weights, gradients and optimizer states on one GPU at a ZeRO stage, and on its host.
 
-    `optimizer` is fp32 master weights, Adam's moments and the averages of the weights, divided from stage 1 on.
-    `buffers` are the gradient buckets of communication (stages 1, 2), or the gathered weights (stage 3).
-    `deepspeed` is the estimate by DeepSpeed's own function, None at stages 0 and 1, which it does not cover.
+    `optimizer` is fp32 master weights, the optimizer's state and the averages of the weights, divided from stage 1 on.
+    `gradients` and `buffers` are there in the backward beside the activations: the gradients that are kept, and
+    DeepSpeed's buckets (stages 1 to 3) and gathered weights (stage 3). `update` takes the place of the gradients, the
+    buffers and the activations once the backward is done. `host` is memory of the CPU: a copy of the rank's share of a
+    checkpoint, and the whole weights, which each rank builds there and rank 0 exports from there. `deepspeed` is the
+    estimate by DeepSpeed's own function, None at stages 0 and 1, which it does not cover.
     """
 
     stage: int
@@ -50,12 +52,13 @@ class StateBytes:
     gradients: int
     optimizer: int
     buffers: int
+    update: int
+    host: int
     deepspeed: int | None
 
-    @property
-    def total(self) -> int:
-        """Weights, gradients, optimizer and buffers together."""
-        return self.weights + self.gradients + self.optimizer + self.buffers
+    def peak(self, activations: int) -> int:
+        """The most that is held at once, where the forward keeps `activations` for the backward."""
+        return self.weights + self.optimizer + max(self.gradients + self.buffers + activations, self.update)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
         activations=activation_bytes(
             spec, network.latent_shape, network.num_classes, batches.micro_batch_size, training.precision
         ),
-        states=[state_bytes(backbone, stage, gpus, len(config.ema.names()), config.deepspeed) for stage in range(4)],
+        states=[state_bytes(backbone, stage, gpus, config) for stage in range(4)],
         data=_stated_size(config.data, network) if manifest is None else _size_of_set(config.data, manifest),
     )
 
@@ -145,34 +148,56 @@ def _form(posterior: Posterior, dtype: StoredDtype, flips: bool) -> str:
     return f"{arrays} in {dtype}{', mirrored view included' if flips else ''}"
 
 
-def state_bytes(backbone: nn.Module, stage: int, gpus: int, averages: int, raw: Mapping[str, Any]) -> StateBytes:
-    """Bytes of model states for fp32 weights under AdamW with `averages` averages of the weights, none offloaded.
+def state_bytes(backbone: nn.Module, stage: int, gpus: int, config: RunConfig) -> StateBytes:
+    """Bytes of model states for fp32 weights under the optimizer and the averages of the config, none offloaded.
 
-    ZeRO: Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2.
-    Stage 0 updates the weights themselves, so it has no master copy. `raw` is the `deepspeed` section of the config.
+    ZeRO: Rajbhandari et al. 2020 (arXiv:1910.02054), figure 1, with 4 bytes for weights and gradients in place of 2;
+    buckets and copies as DeepSpeed 0.19.8 allocates them (runtime/zero/stage_1_and_2.py, stage3.py, engine.py).
+    Stage 0 updates the weights themselves, so it has no master copy.
     """
     count = sum(parameter.numel() for parameter in backbone.parameters())
-    whole = FP32 * count
-    masters = 1 if stage else 0
+    whole, share = FP32 * count, FP32 * count // gpus
+    zero = config.deepspeed.get("zero_optimization") or {}
+    states = optimizer_bytes(config.optimizer) / FP32 + len(config.ema.names())
     largest = max(sum(each.numel() for each in module.parameters(recurse=False)) for module in backbone.modules())
+    buckets = bucket_bytes(backbone, stage, config)
+    # On one GPU the gathered weights are the weights.
+    gathered = FP32 * min(count, int(zero.get("stage3_max_live_parameters", 1e9))) if gpus > 1 else 0
     return StateBytes(
         stage=stage,
-        weights=whole // (gpus if stage == 3 else 1),
-        # Stage 1 keeps all gradients until the update, and then has its share of them again in fp32.
-        gradients={0: whole, 1: whole + whole // gpus, 2: whole // gpus, 3: whole // gpus}[stage],
-        optimizer=(masters + ADAM_MOMENTS + averages) * whole // (gpus if stage else 1),
-        buffers=_buffer_bytes(stage, count, raw.get("zero_optimization") or {}),
+        weights=share if stage == 3 else whole,
+        gradients=whole if stage < 2 else share,
+        optimizer=int((states + (1 if stage else 0)) * (share if stage else whole)),
+        # Stage 3 copies a bucket into the order of the ranks.
+        buffers={0: 0, 1: buckets, 2: buckets, 3: 2 * buckets + gathered}[stage],
+        # Stage 0 reduces copies of its gradients, 500 million numbers at a time. From stage 1 on, the update has the
+        # share of the gradients twice; so has stage 2 at the end of each accumulated backward, beside its buckets.
+        update={
+            0: whole + min(whole, FP32 * 500_000_000),
+            1: 2 * share,
+            2: 2 * share + buckets,
+            3: 2 * share + buckets,
+        }[stage],
+        host=int((1 + states) * share) + whole,
         deepspeed=deepspeed_estimate(stage, count, largest, gpus),
     )
 
 
-def _buffer_bytes(stage: int, count: int, zero: Mapping[str, Any]) -> int:
-    """Bytes of buffers: gradient buckets at stages 1 and 2, two if communication overlaps; gathered weights at 3."""
-    if stage == 0:
+def bucket_bytes(backbone: nn.Module, stage: int, config: RunConfig) -> int:
+    """Bytes of DeepSpeed's buckets of gradients: at the stages 1 to 3 one for each dtype in which gradients are sent.
+
+    At the stages 1 and 2 all are fp32, and there are two of each where communication overlaps with the backward.
+    """
+    zero = config.deepspeed.get("zero_optimization") or {}
+    if stage == 0 or not zero.get("contiguous_gradients", True):
         return 0
+    trained = sum(parameter.numel() for parameter in backbone.parameters() if parameter.requires_grad)
+    dtypes = communication_dtypes(backbone, config.training.precision)
     if stage == 3:
-        return FP32 * min(count, int(zero.get("stage3_max_live_parameters", 1e9)))
-    return FP32 * int(zero.get("reduce_bucket_size", 5e8)) * (2 if zero.get("overlap_comm") else 1)
+        each = sum(dtype.itemsize for dtype in dtypes)
+    else:
+        each = FP32 * len(dtypes) * (2 if zero.get("overlap_comm") else 1)
+    return each * reduce_bucket_size(config.deepspeed, trained)
 
 
 def training_days(flops_per_image: int, images: int, flops_per_second: float) -> float:

@@ -48,7 +48,7 @@ from latentdebias.training.monitor.loss_meter import LossMeter
 from latentdebias.training.monitor.peak_flops import find_peak
 from latentdebias.training.monitor.run_log import RunLog
 from latentdebias.training.monitor.speed import Speedometer, WaitClock, Workload
-from latentdebias.training.optimizers import state_bytes
+from latentdebias.training.optimizers import optimizer_bytes
 from latentdebias.training.stopping.agreement import Agreement
 from latentdebias.training.stopping.run_lock import run_lock
 from latentdebias.training.stopping.stopping import Stopping, StopRequest, unless_stopped
@@ -143,7 +143,7 @@ class Run:
             write_config(self.config, self.run_dir / "config.yaml")
             if self.config.ema.snapshot_every:
                 self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
-        say(self.checkpoints.describe_memory(state_bytes(self.config.optimizer)))
+        say(self.checkpoints.describe_memory(optimizer_bytes(self.config.optimizer)))
         state = TrainState(first)
         with self.training(state, last) as train:
             train(last - first)

@@ -1,16 +1,19 @@
 """What a run will cost, against counts by hand and against a run's own tensors."""
 
 import functools
+import itertools
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.config import CONFIG_DIR, load_config
 from latentdebias.errors import UserError
-from latentdebias.plan import plan_run, state_bytes, training_days
+from latentdebias.plan import bucket_bytes, plan_run, state_bytes, training_days
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
+from latentdebias.training.trainer import TrainState
 
 DIT_S = [
     "model.name=dit_s_patch2",
@@ -22,6 +25,14 @@ DIT_S = [
 # By hand: blocks 12 (12 w^2 + 9 w + 6 (w^2 + w)), positions 256 w, patches 16 w + w, times 256 w + w + w^2 + w,
 # classes 1001 w, the last layer 2 (w^2 + w) + 16 w + 16; w = 384.
 WIDTH = 384
+# A run whose weights are far larger than its activations, and which accumulates.
+SMALL_ACTIVATIONS = [
+    "model.width=256",
+    "model.heads=4",
+    "training.batch_size=4",
+    "training.micro_batch_size=2",
+    "deepspeed.zero_optimization.reduce_bucket_size=500000",
+]
 PARAMETERS_OF_DIT_S = (
     12 * (18 * WIDTH**2 + 15 * WIDTH) + 3 * WIDTH**2 + (256 + 17 + 256 + 2 + 1001 + 2 + 16) * WIDTH + 16
 )
@@ -41,19 +52,39 @@ def test_a_config_alone_is_enough():
 
 def test_states_are_a_whole_at_stage_0_and_a_share_above():
     states, whole = plan_of().states, 4 * PARAMETERS_OF_DIT_S
-    assert states[0].total == 5 * whole
+    # Gradients and their copies come last, and take more than gradients and few activations.
+    assert states[0].peak(whole // 2) == 6 * whole
+    assert states[0].peak(2 * whole) == 7 * whole
     assert [each.weights for each in states] == [whole, whole, whole, whole // 8]
     assert [each.optimizer for each in states] == [3 * whole, whole // 2, whole // 2, whole // 2]
     assert states[2].gradients == states[3].gradients == whole // 8
-    assert [each.buffers for each in states] == [0, 2_000_000_000, 2_000_000_000, whole]
-    assert states[3].total < states[0].total
+    assert [each.host for each in states] == [whole + whole // 2] * 4
+
+
+def test_a_bucket_for_each_dtype_is_no_larger_than_the_network():
+    """In bf16 two of fp32 at the stages 1 and 2, and one of each dtype and its copy at stage 3."""
+    whole = 4 * PARAMETERS_OF_DIT_S
+    trained = whole - 4 * 256 * WIDTH  # without the positions
+    assert [each.buffers for each in plan_of().states] == [0, 2 * trained, 2 * trained, whole + 3 * trained]
+    fp32 = plan_of("training.precision=fp32").states
+    assert [each.buffers for each in fp32] == [0, trained, trained, whole + 2 * trained]
 
 
 def test_raw_options_change_the_buffers():
     options = ["reduce_bucket_size=1000", "stage3_max_live_parameters=2000"]
     small = plan_of(*(f"deepspeed.zero_optimization.{option}" for option in options)).states
-    assert [each.buffers for each in small] == [0, 4000, 4000, 8000]
-    assert small[0].total > small[1].total > small[2].total > small[3].total
+    assert [each.buffers for each in small] == [0, 8000, 8000, 8000 + 12_000]
+    assert small[0].peak(0) > small[1].peak(0) > small[2].peak(0) > small[3].peak(0)
+    overlapping = plan_of(*(f"deepspeed.zero_optimization.{each}" for each in [*options, "overlap_comm=true"])).states
+    assert [each.buffers for each in overlapping] == [0, 16_000, 16_000, 8000 + 12_000]
+    scattered = plan_of("deepspeed.zero_optimization.contiguous_gradients=false").states
+    assert scattered[1].buffers == 0
+
+
+def test_the_optimizer_counts_as_large_as_it_is():
+    whole = 4 * PARAMETERS_OF_DIT_S
+    lion = plan_of("optimizer={name: timm, opt: lion, lr: 1.0e-4}").states
+    assert lion[0].optimizer == 2 * whole
 
 
 def test_deepspeeds_estimate_is_18_bytes_a_parameter_shared_and_2_whole():
@@ -69,7 +100,7 @@ def test_a_run_holds_the_states_that_were_counted(small_run, process_group, zero
     changes = ["training.steps=1", f"deepspeed.zero_optimization.stage={zero_stage}", "training.precision=bf16"]
     config = load_config("digits_debias.yaml", [*small_run, *changes])
     run = Run(prepare(config))
-    expected = state_bytes(run.prepared.network.on_meta(), zero_stage, 1, 1, {})
+    expected = state_bytes(run.prepared.network.on_meta(), zero_stage, 1, config)
     run.train()
     assert _held(run) == pytest.approx(expected.weights + expected.optimizer, rel=0.05)
 
@@ -82,6 +113,50 @@ def _held(run):
     averages = [tensor for average in run.ema.averages.values() for tensor in average]
     tensors = [*parameters, *moments, *run.zero_state.partitions, *averages]
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_run_holds_at_most_what_was_counted(make_run, zero_stage, precision):
+    """Beyond what is held between updates, as torch's profiler sees it on the CPU."""
+    run = make_run(
+        *SMALL_ACTIVATIONS, f"deepspeed.zero_optimization.stage={zero_stage}", f"training.precision={precision}"
+    )
+    plan, state = plan_run(run.config, 1), TrainState()
+    counted = plan.states[zero_stage]
+    with run.training(state, 3) as train:
+        train(2)  # the optimizer allocates its state
+        held = _held(run) + (_share_of_stage_3(run) if zero_stage == 3 else 0)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            train(1)
+    allocations = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    running = itertools.accumulate(event.nbytes() for event in sorted(allocations, key=lambda event: event.start_ns()))
+    assert held + max(running) == pytest.approx(counted.peak(plan.activations.kept), rel=0.1)
+
+
+def _share_of_stage_3(run):
+    """Bytes of the gradients and of the buckets, which stage 3 keeps."""
+    buckets = [bucket.buffer.nbytes for bucket in run.engine.deepspeed.optimizer.ipg_buckets.values()]
+    return run.engine.deepspeed.optimizer.grad_partitions_flat_buffer.nbytes + sum(buckets)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_deepspeed_has_the_buckets_that_were_counted(make_run, zero_stage, precision):
+    run = make_run(
+        f"deepspeed.zero_optimization.stage={zero_stage}", f"training.precision={precision}", "training.steps=1"
+    )
+    optimizer, allocated = run.engine.deepspeed.optimizer, []
+    weight = next(iter(run.engine.trained.values()))
+
+    def look(*gradient):
+        buffers = [bucket.buffer for bucket in optimizer.ipg_buckets.values()]
+        tensors = buffers if zero_stage == 3 else [buffer for each in buffers for buffer in each]
+        allocated.append(sum(tensor.nbytes for tensor in tensors))
+
+    weight.register_post_accumulate_grad_hook(look)
+    run.train()
+    assert set(allocated) == {bucket_bytes(run.prepared.network.on_meta(), zero_stage, run.config)}
 
 
 @pytest.fixture

@@ -52,23 +52,35 @@ def _shards(data: DataSize, given: int | None) -> str:
 def _memory(plan: Plan, config: RunConfig) -> list[str]:
     kept = None if plan.activations is None else plan.activations.kept
     checkpointed = None if plan.activations is None else plan.activations.kept_checkpointed
-    columns = ["weights", "gradients", "optimizer", "buffers", "activations", "total", "checkpointed", "DeepSpeed's"]
+    model = ["weights", "gradients", "optimizer", "buffers"]
+    columns = [*model, "activations", "update", "total", "checkpointed", "host", "DeepSpeed's"]
     lines = [
         f"GB on each of {plan.gpus} GPUs, micro-batch {plan.micro_batch_size}, {config.training.precision}",
-        " " * 8 + "".join(f"{name:>14s}" for name in columns),
+        " " * 8 + "".join(f"{name:>13s}" for name in columns),
     ]
     for states in plan.states:
-        totals = [None if each is None else states.total + each for each in (kept, checkpointed)]
-        numbers = [states.weights, states.gradients, states.optimizer, states.buffers, kept, *totals, states.deepspeed]
-        lines.append(f"stage {states.stage:<2d}{''.join(f'{_gigabytes(number):>14s}' for number in numbers)}")
+        totals = [None if each is None else states.peak(each) for each in (kept, checkpointed)]
+        numbers = [
+            *(getattr(states, name) for name in model),
+            kept,
+            states.update,
+            *totals,
+            states.host,
+            states.deepspeed,
+        ]
+        lines.append(f"stage {states.stage:<2d}{''.join(f'{_gigabytes(number):>13s}' for number in numbers)}")
     return [
         *lines,
         "",
-        "optimizer: fp32 masters (from stage 1), Adam's moments, the averages; offload_optimizer moves it to the CPU.",
-        "buffers: reduce_bucket_size numbers (stages 1, 2), or gathered weights up to stage3_max_live_parameters.",
+        "optimizer: fp32 masters (from stage 1), its state, the averages; offload_optimizer moves them to the host.",
+        "buffers: buckets of reduce_bucket_size numbers, one a dtype, two with overlap_comm at stages 1 and 2; and at",
+        "  stage 3 gathered weights up to stage3_max_live_parameters.",
         "activations: bytes kept for the backward, counted on fake tensors with the CPU's autocast rules; kernels'",
         "  temporaries, CUDA's own memory and fragmentation come on top.",
+        "update: what takes the place of gradients, buffers and activations once the backward is done.",
+        "total: weights, optimizer, and the larger of update and those three.",
         "checkpointed: the total where the blocks' activations are computed again in the backward.",
+        "host: memory of the CPU: a copy of the GPU's share of a checkpoint, and the whole fp32 weights, built there.",
         *(["-: not counted, for this backbone's forward reads its numbers."] if kept is None else []),
         "DeepSpeed's: its estimator's model states; it assumes bf16 weights and gradients, no average and no buffers.",
     ]

@@ -68,10 +68,12 @@ class _Axis:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             found = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
             inside = [value for value in found if self.low <= value <= self.high]
-            if len(inside) > 1:
+            if len(inside) > 2:
                 return inside
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / 2))
-        return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)][:12]
+        rough = (self.high - self.low) / 6
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough)
+        return [step * number for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
 
 
 def _grid(axis: _Axis, x: Mapping[str, float], x_name: str, y_name: str) -> str:

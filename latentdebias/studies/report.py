@@ -73,7 +73,7 @@ class Report:
         options = self.study.options
         at = ", ".join(map(str, options.evaluate.at))
         return (
-            f"{len(self.study.settings)} settings from {len(options.seeds)} seeds each ({self.line}), under the config "
+            f"{len(self.study.settings)} settings x {len(options.seeds)} seeds ({self.line}), under the config "
             f"{options.base} with equal data, order and noise; scored at iterations {at} on {options.evaluate.num} "
             f"images drawn from the same noise for all. The baseline is {self.study.baseline}."
         )

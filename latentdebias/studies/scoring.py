@@ -90,7 +90,13 @@ class Scorer:
             kept = _keeping_first(images, cell.file(score, ".png"))
             samples = extract(kept, self.extractor, images.count, "samples", images.num_classes)
             origin = Origin(str(directory), self.options.reference, self._protocol(cell, score))
-            scoring.score(samples, reference, origin).write(cell.file(score, ".json"))
+            record = scoring.score(samples, reference, origin)
+            if not record.scores:
+                raise UserError(
+                    f"None of the study's metrics can be computed with extractor {self.extractor.identity}; choose "
+                    f"others under evaluate.metrics, or another evaluate.extractor."
+                )
+            record.write(cell.file(score, ".json"))
 
     def _is_scored(self, cell: Cell, score: Scored) -> bool:
         path = cell.file(score, ".json")

@@ -5,9 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import pydantic
+import torch
 from packaging.version import Version
+from torch import nn
 
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.precision import Precision
 
 OLDEST = Version("0.18.3")
 # The first release whose reduction waits for every stream that wrote gradients (DeepSpeed pull request 8080).
@@ -119,6 +122,18 @@ def reduce_bucket_size(raw: Mapping[str, Any], parameters: int) -> int:
     """
     asked = (raw.get("zero_optimization") or {}).get("reduce_bucket_size", BUCKET_SIZE)
     return min(int(asked), parameters)
+
+
+def communication_dtypes(backbone: nn.Module, precision: Precision) -> set[torch.dtype]:
+    """The dtypes in which DeepSpeed sends gradients: in bf16 runs, bf16 for those of the layers that autocast casts."""
+    weights = [
+        (type(module), parameter)
+        for module in backbone.modules()
+        for parameter in module.parameters(recurse=False)
+        if parameter.requires_grad
+    ]
+    cast = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) if precision == "bf16" else ()
+    return {torch.bfloat16 if module in cast else weight.dtype for module, weight in weights}
 
 
 def _check(where: str, values: Any, section: type[pydantic.BaseModel]) -> None:

@@ -146,12 +146,12 @@ def is_elementwise(spec: OptimizerSpec) -> bool:
     return torch.allclose(whole.flatten(), pieces, rtol=1e-9, atol=1e-9 * float(whole.abs().max()))
 
 
-def state_bytes(spec: OptimizerSpec) -> float:
-    """Bytes of state that the optimizer keeps for each number of a fp32 matrix, as Adam keeps 8."""
+def optimizer_bytes(spec: OptimizerSpec) -> float:
+    """Bytes of state that the optimizer keeps for each number of a fp32 matrix, as Adam keeps 8; no single numbers."""
     matrix = _OneMatrix().float()
     optimizer = _stepped(spec, matrix)
     values = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-    return sum(value.nbytes for value in values) / prod(matrix.shape)
+    return sum(value.nbytes for value in values if value.dim()) / prod(matrix.shape)
 
 
 def counts_in_groups(spec: OptimizerSpec) -> bool:

@@ -12,7 +12,7 @@ from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stag
 from latentdebias.errors import UserError
 from latentdebias.training.checkpoints import checkpoint
 from latentdebias.training.checkpoints.run_state import SavedState, StateShare
-from latentdebias.training.optimizers import state_bytes
+from latentdebias.training.optimizers import optimizer_bytes
 from latentdebias.training.zero_layouts import Fragment
 
 
@@ -205,7 +205,7 @@ def test_memory_that_held_one_copy_holds_the_next(make_run, monkeypatch):
 @pytest.mark.parametrize("zero_stage", STAGES)
 def test_the_size_that_is_told_at_the_start_is_the_files(make_run, zero_stage):
     run = make_run(stage(zero_stage), "training.steps=1")
-    expected = run.state.expected_bytes(state_bytes(run.config.optimizer))
+    expected = run.state.expected_bytes(optimizer_bytes(run.config.optimizer))
     run.train()
     assert run.state.share().nbytes == pytest.approx(expected, rel=0.02)
 
