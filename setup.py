@@ -20,11 +20,16 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["latentdebias", "latentdebias.*"]), "latentdebias.configs"],
-    package_dir={"latentdebias.configs": "configs"},
+    packages=[
+        *find_packages(include=["latentdebias", "latentdebias.*"]),
+        "latentdebias.configs",
+        "latentdebias.configs.recipes",
+    ],
+    package_dir={"latentdebias.configs": "configs", "latentdebias.configs.recipes": "configs/recipes"},
     package_data={
         "latentdebias": ["py.typed", "digits/**/*.json", "digits/**/*.safetensors"],
         "latentdebias.configs": ["*.yaml"],
+        "latentdebias.configs.recipes": ["*.yaml"],
     },
     entry_points={"console_scripts": ["latentdebias = latentdebias.cli:start"]},
     install_requires=[

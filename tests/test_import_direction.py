@@ -36,6 +36,7 @@ ROOMS = [
     "evaluation",
     "training",
     "config",
+    "objective",
     "prepare",
     "run",
     "plan",

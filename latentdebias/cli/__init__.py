@@ -27,6 +27,8 @@ COMMANDS = {
     "analyze": "draw a figure of the two papers for any trained models",
     "export": "import published checkpoints; export to diffusers or to the Hugging Face hub",
     "ema": "make the average of any width after training",
+    "recipes": "list the published training objectives that ship as configs",
+    "describe": "say what a run optimises, and which published objective is nearest",
     "plan": "say what a run will cost",
     "bench": "measure rates on this machine",
     "study": "train, score and report a grid of runs under equal settings",

@@ -76,7 +76,16 @@ def test_extreme_uniforms_stay_on_the_schedule():
 
 
 @pytest.mark.parametrize(
-    "spec", ["trig", "laplace", {"name": "laplace", "mu": 1.0, "b": 1.5}, "flow", {"name": "flow", "shift": 3.0}, "edm"]
+    "spec",
+    [
+        "trig",
+        {"name": "trig", "shift": 4.0},
+        "laplace",
+        {"name": "laplace", "mu": 1.0, "b": 1.5},
+        "flow",
+        {"name": "flow", "shift": 3.0},
+        "edm",
+    ],
 )
 def test_the_rate_of_log_snr_is_its_derivative_and_levels_are_found_again(spec):
     schedule = Diffusion(spec, "v").schedule

@@ -3,6 +3,8 @@
 A test that takes the fixture `device` runs twice: on the GPU, and, unmarked, on the CPU, where `make test` has it.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each kind of device in turn: the GPU with its index, and the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if request.param == "cuda" else torch.device("cpu")
+
+
+@pytest.fixture
+def no_waiting(device: torch.device) -> Callable[[], AbstractContextManager[None]]:
+    """A block in which an operation that waits for the GPU raises; what it allocates at its first run is not meant."""
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        if device.type == "cpu":
+            yield
+            return
+        torch.cuda.synchronize(device)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return block
 
 
 @pytest.fixture

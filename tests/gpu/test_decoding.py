@@ -38,6 +38,14 @@ def test_images_are_those_decoded_one_after_the_other(device, tiny_vae_dir):
         assert torch.equal(images, expected)
 
 
+def test_decoding_does_not_wait(device, no_waiting, tiny_vae_dir):
+    sampler, z = image_sampler(device, tiny_vae_dir), torch.randn(4, 4, 4, 4, device=device)
+    expected = sampler.pixels(z)
+    with no_waiting():
+        images = sampler.pixels(z)
+    assert torch.equal(images, expected)
+
+
 def test_a_slow_decoder_does_not_mix_batches(device):
     """Each batch is overwritten by the next as soon as the allocator may, while the decoder still works on it."""
 

@@ -9,6 +9,8 @@ from latentdebias.autoencoders import load_autoencoder
 from latentdebias.commands.encode import DTYPES
 from latentdebias.devices import open_device
 from latentdebias.images.find import find_images
+from latentdebias.shards.jobs import encode
+from latentdebias.shards.jobs.decoded_batches import decoded_batches
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.shards.reader import LatentShards
 
@@ -33,6 +35,18 @@ def test_the_same_images_give_the_same_bytes(device, images, tiny_vae_dir, tmp_p
         made.append({path.name: path.read_bytes() for path in sorted((tmp_path / name).iterdir())})
     assert made[0] == made[1]
     assert made[0] == made[2]
+
+
+def test_starting_a_batch_does_not_wait(device, no_waiting, images, tiny_vae_dir):
+    autoencoder, job = load_autoencoder(str(tiny_vae_dir), device), EncodeJob(resolution=32, flips=True, workers=0)
+    plan = encode._plan(images, autoencoder, job)
+    first, again = decoded_batches(images.images, plan, [0], 16, 0)
+    outputs = encode._start_encoding(first, autoencoder, plan).arrays()
+    with no_waiting():
+        started = encode._start_encoding(again, autoencoder, plan)
+        started_again = encode._start_encoding(first, autoencoder, plan)
+    assert all(np.isfinite(view).all() for view in started.arrays())
+    assert all(np.array_equal(*views) for views in zip(outputs, started_again.arrays(), strict=True))
 
 
 @pytest.mark.parametrize("precision", DTYPES)

@@ -31,6 +31,19 @@ def test_scores_and_intervals_are_those_of_the_cpu(device, name):
         assert found[key] == pytest.approx(interval, rel=1e-2, abs=5e-3)
 
 
+@pytest.mark.parametrize("name", ["kid", "precision_recall", "density_coverage"])
+def test_a_run_that_computes_deterministically_has_scores(device, name, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    features = gaussian(120, 4, seed=1)
+    samples, reference = replace(feature_set(features[:60]), device=device), feature_set(features[60:])
+    torch.use_deterministic_algorithms(True)
+    try:
+        scores = evaluate(samples, reference, [METRICS.build(name)])
+        assert intervals(samples, reference, [METRICS.build(name)], scores, resamples=4)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_features_are_kept_on_the_cpu(device):
     samples = replace(feature_set(gaussian(60, 4, seed=1)), device=device)
     METRICS.build("precision_recall").measure(samples, samples)

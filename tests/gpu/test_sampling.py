@@ -1,6 +1,7 @@
 """Every sampler on a GPU: the images of the CPU, and no step that waits for the device."""
 
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -53,26 +54,18 @@ def test_latents_are_those_of_the_cpu_from_the_same_noise(device, sampler, sched
 
 @every_sampler
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_no_step_waits_for_the_gpu(sampler, schedule, precision):
-    device = torch.device("cuda", torch.cuda.current_device())
+def test_no_step_waits_for_the_gpu(device, no_waiting, sampler, schedule, precision):
     asked, labels = options(sampler, precision), torch.arange(5, device=device)
     latents = model_on(device, schedule).sampler(asked)
     # The first batches choose kernels, and take memory from the driver, which waits.
     list(latents.draw(labels, asked))
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         drawn = list(latents.draw(labels, asked))
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cat(drawn).isfinite().all()
 
 
-def test_a_step_that_waits_is_found():
-    value = torch.ones(1, device="cuda")
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        with pytest.raises(RuntimeError, match="synchroniz"):
-            value.item()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+def test_a_step_that_waits_is_found(device, no_waiting):
+    value = torch.ones(1, device=device)
+    waits = pytest.raises(RuntimeError, match="synchroniz") if device.type == "cuda" else nullcontext()
+    with no_waiting(), waits:
+        value.item()

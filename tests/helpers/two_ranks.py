@@ -38,14 +38,28 @@ def train(overrides: list[str]) -> None:
     Run(prepare(load_config("digits_debias.yaml", overrides))).train()
 
 
+def train_with_slow_updates(overrides: list[str], cycles: int) -> None:
+    """Train, with every update held up on the GPU for so many clock cycles while the host goes on."""
+    from latentdebias.config import load_config
+    from latentdebias.prepare import prepare
+    from latentdebias.run import Run
+
+    run = Run(prepare(load_config("digits_debias.yaml", overrides)))
+    if run.engine.device.type == "cuda" and cycles:
+        run.engine.base_optimizer.register_step_pre_hook(lambda *_: torch.cuda._sleep(cycles))
+    run.train()
+
+
 def outlast_the_timeout(out: Path) -> None:
     """A hook holds rank 0 up for longer than the collectives of the training wait; they work all the same."""
     from latentdebias.training.engine import training_device
 
-    set_timeout(datetime.timedelta(seconds=1), torch.distributed.group.WORLD)
-    rank = torch.distributed.get_rank()
-    together([lambda state: time.sleep(4 * (rank == 0))])(TrainState())
-    total = torch.ones(1, device=training_device())
+    rank, total = torch.distributed.get_rank(), torch.zeros(1, device=training_device())
+    # NCCL connects the ranks at their first collective, which takes seconds.
+    torch.distributed.all_reduce(total)
+    set_timeout(datetime.timedelta(seconds=3), torch.distributed.group.WORLD)
+    together([lambda state: time.sleep(7 * (rank == 0))])(TrainState())
+    total += 1
     torch.distributed.all_reduce(total)
     if rank == 0:
         out.write_text(json.dumps(total.item()))

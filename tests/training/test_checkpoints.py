@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from run_files import STAGES, checkpoints_of, in_folder, log_of, losses_of, stag
 from latentdebias.errors import UserError
 from latentdebias.training.checkpoints import checkpoint
 from latentdebias.training.checkpoints.run_state import SavedState, StateShare
+from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.optimizers import optimizer_bytes
+from latentdebias.training.trainer import TrainState
 from latentdebias.training.zero_layouts import Fragment
 
 
@@ -217,6 +220,15 @@ def test_a_write_longer_than_a_stop_waits_is_told_once(make_run, capsys):
     run.checkpoints.finish()
     assert capsys.readouterr().err.count("longer") == 1
     assert "GB/s, the last time" in run.checkpoints.describe_last_write()
+
+
+def test_a_stop_says_how_long_the_last_write_took(make_run, capsys):
+    run = make_run()
+    save = Checkpointing(run.checkpoints, run.config.training)
+    save(TrainState(1, "SIGTERM"))
+    assert "step 1 (the first of this process" in capsys.readouterr().err
+    save(TrainState(2, "SIGTERM"))
+    assert re.search(r"step 2 \(\d\.\d\d GB in \d+\.\d s, \d+\.\d\d GB/s, the last time\)", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 3), (3, 2), (2, 0), (3, 1)])

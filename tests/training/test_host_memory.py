@@ -36,7 +36,9 @@ def test_groups_above_count_and_groups_without_a_limit_do_not(tmp_path):
 
 
 def test_version_1_and_a_path_of_the_host_in_a_container(tmp_path):
-    limit(tmp_path / "memory", VERSION_1, 1000, 500, 9)
+    limit(tmp_path / "memory", VERSION_1, 1000, 500, 2)
+    with (tmp_path / "memory" / "memory.stat").open("a") as stat:
+        stat.write("total_inactive_file 7\ntotal_active_file 3\n")
     assert list(cgroup_free("5:devices:/x\n4:memory:/docker/7f\n0::/\n", tmp_path)) == [510]
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from latentdebias.diffusion.noise_level import NoiseLevel
+from latentdebias.diffusion.noise_level import SMALLEST_SIGMA, NoiseLevel
 from latentdebias.diffusion.schedules.schedule import SCHEDULES, Schedule
 from latentdebias.errors import UserError
 
@@ -120,20 +120,27 @@ class Trig(ContinuousSchedule):
     """alpha = cos(pi t / 2) and sigma = sin(pi t / 2), t in [0, 1]: SiT's GVP path, and TrigFlow's.
 
     Ma et al. 2024 (arXiv:2401.08740), table 1; Lu & Song 2024 (arXiv:2410.11081), whose angle is pi t / 2. It preserves
-    variance, and target v is its velocity but for the factor pi / 2. The network is told 1000 t.
+    variance, and target v is its velocity but for the factor pi / 2. With a `shift` other than 1, sigma / alpha is
+    shift tan(pi t / 2): simple diffusion's shifted cosine (Hoogeboom et al. 2023, arXiv:2301.11093), whose shift for
+    images of side d is d / 64. The network is told 1000 t.
     """
+
+    shift: PositiveFloat = 1.0
 
     def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         angle = t.to(dtype) * (math.pi / 2)
         # The cosine of the rounded pi / 2 is not 0, and below it may be negative.
-        return NoiseLevel(torch.cos(angle).clamp(min=0), torch.sin(angle))
+        alpha, sigma = torch.cos(angle).clamp(min=0), self.shift * torch.sin(angle)
+        norm = torch.hypot(alpha, sigma)
+        return NoiseLevel(alpha / norm, sigma / norm)
 
     def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        level = self.level(t, dtype).inside()
-        return math.pi / (level.alpha * level.sigma)
+        angle = t.to(dtype) * math.pi
+        # 1 / (sin x cos x) = 2 / sin 2x, for any shift.
+        return 2 * math.pi / torch.sin(angle).clamp(min=SMALLEST_SIGMA)
 
     def unit_at(self, ratio: Tensor) -> Tensor:
-        return torch.atan(ratio) * (2 / math.pi)
+        return torch.atan(ratio / self.shift) * (2 / math.pi)
 
     def model_time(self, t: Tensor) -> Tensor:
         return 1000 * t

@@ -106,7 +106,8 @@ def on_device(samples: FeatureSet, reference: FeatureSet) -> tuple[Tensor, Tenso
 def radii(features: Tensor, k: int) -> Tensor:
     """The distance (N,) from each of features (N, D) to its `k`-th nearest neighbour among the others."""
     distances = (torch.cdist(rows, features) for rows in features.split(ROWS_AT_ONCE))
-    return torch.cat([rows.kthvalue(k + 1).values for rows in distances])
+    # Several times faster than kthvalue.
+    return torch.cat([rows.topk(k + 1, largest=False).values[:, -1] for rows in distances])
 
 
 def inside(points: Tensor, centres: Tensor, radius: Tensor) -> Iterator[Tensor]:

@@ -163,7 +163,7 @@ class Checkpoints:
             )
         if any_short and self._copied is None and distributed.rank() == 0:
             print(
-                f"the training waits for each checkpoint: the memory of the host does not hold a copy of the state "
+                f"\nthe training waits for each checkpoint: the memory of the host does not hold a copy of the state "
                 f"({nbytes / 1e9:.2f} GB a rank)",
                 file=sys.stderr,
             )
@@ -203,7 +203,7 @@ class Checkpoints:
         limit = self.policy.stop_within
         if self._last_write is None and distributed.rank() == 0 and 0 < limit < write.seconds:
             print(
-                f"WARNING: writing a checkpoint took longer ({write}) than a stop waits for it (training.stop_within="
+                f"\nWARNING: writing a checkpoint took longer ({write}) than a stop waits for it (training.stop_within="
                 f"{limit:g}): a stopped run may end without one. Where whoever stops it waits that long: --set "
                 f"training.stop_within={2 * write.seconds:.0f}",
                 file=sys.stderr,

@@ -58,4 +58,5 @@ def cgroup_free(groups: str, root: Path) -> Iterator[int]:
 
 def _page_cache(stat: Path) -> int:
     numbers = dict(line.split() for line in stat.read_text().splitlines())
-    return int(numbers["inactive_file"]) + int(numbers["active_file"])
+    # In version 1 the groups below are counted in the totals alone.
+    return sum(int(numbers.get(f"total_{name}", numbers[name])) for name in ("inactive_file", "active_file"))

@@ -17,7 +17,7 @@ class Checkpointing:
         last = state.step == self.options.steps or bool(state.stopped_by)
         if state.stopped_by and distributed.rank() == 0:
             last_write = self.checkpoints.describe_last_write()
-            print(f"writing the checkpoint of step {state.step} ({last_write})", file=sys.stderr, flush=True)
+            print(f"\nwriting the checkpoint of step {state.step} ({last_write})", file=sys.stderr, flush=True)
         if state.step % self.options.checkpoint_every == 0 or last:
             self.checkpoints.save(state.step)
         if last:
