@@ -86,6 +86,7 @@ class StudyOptions:
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = option(dict, "keys of the config with lists of values")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = option((0,), "a run of each setting from each")
     baseline: str | None = option(None, "the setting that others are compared with; null: the first")
+    published: dict[str, str] = option(dict, "what a paper prints for a setting, shown beside the study's own scores")
     evaluate: ScoreOptions = option(..., "")
     tune: TuneOptions | None = option(None, "")
 

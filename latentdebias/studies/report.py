@@ -12,7 +12,7 @@ from latentdebias.studies.chart import Point, line_chart
 from latentdebias.studies.results import Result, results_of, tuned_values, write_scores
 from latentdebias.studies.running import failure_of, is_trained
 from latentdebias.studies.study import Cell, Scored, Study
-from latentdebias.studies.tables import Place, Scoreboard, Table, score_tables, tuning_table
+from latentdebias.studies.tables import Place, Scoreboard, Table, published_table, score_tables, tuning_table
 
 
 def write_report(study: Study, out: Path) -> str:
@@ -103,8 +103,9 @@ class Report:
 
     def tables(self) -> list[Table]:
         """All tables of scores."""
-        tuning = tuning_table(self.study)
-        return [*(table for board in self.boards() for table in score_tables(board)), *([tuning] if tuning else [])]
+        of_scores = [table for board in self.boards() for table in score_tables(board)]
+        others = (published_table(self.study), tuning_table(self.study))
+        return [*of_scores, *(table for table in others if table is not None)]
 
     def markdown(self) -> str:
         """The tables and the commands as markdown."""
@@ -129,6 +130,8 @@ class Report:
             parts = [f'<div class="charts">{"".join(_charts(board))}</div>', *map(page.html_table, score_tables(board))]
             sections.append(page.section(board.name, *(parts if index == 0 else [page.folded("Tables", *parts)])))
         sections.append(page.section("Pictures from the same noise", *self._pictures()))
+        if (published := published_table(self.study)) is not None:
+            sections.append(page.section("For comparison", page.html_table(published)))
         if (tuning := tuning_table(self.study)) is not None:
             sections.append(page.section("Tuning", page.html_table(tuning)))
         runs = [(cell.name, f"{state.said}. `{cell.command}`", state.failed) for cell, state in self._states()]

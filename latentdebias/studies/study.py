@@ -132,8 +132,9 @@ class Study:
         for label, folder in zip(labels, folders, strict=True):
             if folders.count(folder) > 1:
                 raise UserError(f"Two settings are named {label!r}, or nearly; give each a name under variants:.")
-        if self.options.baseline is not None and self.options.baseline not in labels:
-            raise UserError(f"No setting is named {self.baseline!r}. {legal_choices(self.baseline, labels)}")
+        for label in (self.baseline, *self.options.published):
+            if label not in labels:
+                raise UserError(f"No setting is named {label!r}. {legal_choices(label, labels)}")
         tune = self.options.tune
         for setting in self.settings:
             for key in (*self.options.set, *setting.changes, *([tune.key] if tune else [])):

@@ -200,6 +200,12 @@ def significance(board: Scoreboard, places: Sequence[Place]) -> Table:
     return Table(title, note, ["T", "setting", "difference", "better in", "p (t-test)", "p (exact)"], rows)
 
 
+def published_table(study: Study) -> Table | None:
+    """What the study file quotes as published, by setting; None where it quotes nothing."""
+    rows = [[label, text] for label, text in study.options.published.items()]
+    return Table("Published", "From the papers; not measured here.", ["setting", "published"], rows) if rows else None
+
+
 def tuning_table(study: Study) -> Table | None:
     """The score of every setting with every value of the tuned option; None where nothing is tuned."""
     tune = study.options.tune
