@@ -17,10 +17,13 @@ from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
+from latentdebias.batches.batch import Batch
 from latentdebias.batches.loader import LatentBatches
+from latentdebias.batches.plan import plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.config.resume import ResumeSettings
+from latentdebias.diffusion.weightings.solved import Pareto
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.models.ema_profiles import name_of_std
@@ -34,7 +37,7 @@ from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Check
 from latentdebias.training.checkpoints.run_state import RunState
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import Engine, gather_whole_blocks
-from latentdebias.training.hooks import HookContext, together
+from latentdebias.training.hooks import HookContext, pareto, together
 from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.hooks.evaluation import InLoopEvaluation, OpenedEvaluation
 from latentdebias.training.hooks.logging import Logging
@@ -88,6 +91,9 @@ class Run:
         self.zero_state = ZeroState(self.engine)
         self.ema = PartitionedEMA(self.zero_state.partitions, self.config.ema)
         self.state = RunState(self.zero_state, self.ema)
+        pareto.share_weights(self.state, self.diffusion)
+        if self.diffusion.loss_history is not None:
+            self.state.shared["loss_history"] = self.diffusion.loss_history.table
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
@@ -162,14 +168,17 @@ class Run:
             Watchdog(request, options.hang_timeout, options.stop_within).watching() as watchdog,
             closing(self.batches.loader(state.step, last, self.engine.device)) as batches,
         ):
-            agreement, meter = Agreement(2), LossMeter(self.engine.device)
+            agreement, meter, solving = Agreement(2), LossMeter(self.engine.device), None
+            if isinstance(self.diffusion.weighting, Pareto):
+                solving = pareto.ParetoWeights(self.state, self.diffusion, self._batch_at, self._second_backbone, log)
+                solving.start_at(state.step)
             speed = Speedometer(workload, waited, self.engine.device, state.step)
             trainer = Trainer(self.engine, self.diffusion, self.ema, self.config.lr_schedule, meter, options)
             hooks: list[Hook] = [
                 watchdog.beat,
                 Stopping(request, self.checkpoints, agreement),
                 Logging(log, meter, self.engine, options, speed),
-                *self._hooks(log, watchdog),
+                *self._hooks(log, watchdog, solving),
             ]
             micro_batches = waited.around(batches)
 
@@ -211,12 +220,24 @@ class Run:
         flops_per_image = None if flops is None else flops.training()
         return Workload(training.batch_size, flops_per_image, peak.flops * self.plan.world_size)
 
-    def _hooks(self, log: RunLog | None, watchdog: Watchdog) -> list[Hook]:
+    def _batch_at(self, step: int) -> Batch:
+        """The whole global batch of the step after `step` updates, on this rank's device."""
+        prepared, plan = self.prepared, self.plan
+        whole = plan_batches(plan.seed, plan.batch_size, None, rank=0, world_size=1)
+        batches = LatentBatches(prepared.shards, whole, self.config.data, prepared.normalization)
+        return next(batches.of(range(step, step + 1))).to(self.engine.device)
+
+    def _second_backbone(self) -> nn.Module:
+        """Another network like the trained one, for other weights."""
+        return self.prepared.network.untrained().build().to(self.engine.device).eval()
+
+    def _hooks(self, log: RunLog | None, watchdog: Watchdog, solving: pareto.ParetoWeights | None) -> list[Hook]:
         """The hooks that are called after every update, in this order: the run's own, then the user's."""
         config, run = self.config, self._hook_context(log)
         hooks: list[Hook] = [
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
+            *([] if solving is None else [watchdog.unwatched(solving)]),
             self._keep_model,
             watchdog.unwatched(Checkpointing(self.checkpoints, config.training)),
         ]
@@ -261,7 +282,7 @@ class Run:
     @functools.cached_property
     def _image_sampler(self) -> ImageSampler:
         prepared, sized, device = self.prepared, self.prepared.network, self.engine.device
-        network = Network(sized.untrained().build().to(device).eval(), self.diffusion)
+        network = Network(self._second_backbone(), self.diffusion)
         model = LatentModel(network, sized.latent_shape, sized.num_classes)
         autoencoder = prepared.autoencoder or load_autoencoder_of(prepared.shards, device)
         return ImageSampler(model, prepared.normalization, autoencoder)

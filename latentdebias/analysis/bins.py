@@ -1,19 +1,16 @@
-"""Equal bins of the schedule: their timesteps, weights, and the gradient of the x0 loss in each."""
+"""What weightings weigh in equal bins of the schedule, and the bins' gradients with their uncertainty."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import QUANTILE, X0, factor_to, target_errors
-from latentdebias.analysis.inputs import Latents
-from latentdebias.diffusion import Diffusion, NoiseLevel, Schedule, Weighting
+from latentdebias.analysis.errors_by_t import QUANTILE
+from latentdebias.diffusion import WEIGHTINGS, NoiseLevel, Schedule, Weighting
+from latentdebias.diffusion.pareto.bins import X0, Latents, bin_gradient, inner_products, timesteps_in
 from latentdebias.models.model_directory import LoadedModel
-
-GOLDEN = (5**0.5 - 1) / 2
-COLUMNS_AT_ONCE = 1 << 20
 
 
 def inside_levels(schedule: Schedule) -> tuple[Tensor, NoiseLevel]:
@@ -25,6 +22,11 @@ def inside_levels(schedule: Schedule) -> tuple[Tensor, NoiseLevel]:
     return grid[inside], NoiseLevel(level.alpha[inside], level.sigma[inside], beta, rate)
 
 
+def fixed_weightings() -> list[Weighting]:
+    """Every weighting of the package at its default options, except `pareto`, which training solves."""
+    return [WEIGHTINGS.build(name) for name in WEIGHTINGS.names() if name != "pareto"]
+
+
 def bin_weights(weighting: Weighting, schedule: Schedule, bins: int) -> Tensor:
     """The mean weight on the squared error of x0 in each bin, scaled to sum 1: (bins,) fp64."""
     t, level = inside_levels(schedule)
@@ -34,28 +36,6 @@ def bin_weights(weighting: Weighting, schedule: Schedule, bins: int) -> Tensor:
     totals.index_add_(1, number, torch.stack([weight, torch.ones_like(weight)]))
     means = totals[0] / totals[1]
     return means / means.sum()
-
-
-def timesteps_in(diffusion: Diffusion, number: int, bins: int, count: int) -> Tensor:
-    """Timesteps (count,) in bin `number` of `bins`: any stretch of them is spread evenly over the bin."""
-    within = ((torch.arange(count, dtype=torch.float64) + 0.5) * GOLDEN) % 1
-    return diffusion.schedule.from_unit((number + within) / bins)
-
-
-def x0_errors(model: LoadedModel, latents: Latents, t: Tensor) -> Tensor:
-    """The squared error of the x0 that the network means at timesteps t (B,): (B,) fp64, with gradients."""
-    return target_errors(model, latents, t) * factor_to(X0, model.diffusion, t)
-
-
-def bin_gradient(model: LoadedModel, latents: Latents, t: Tensor, batch_size: int) -> Tensor:
-    """The gradient (P,) fp32 of the mean squared error of x0 over all `latents` at timesteps t (N,)."""
-    weights = [each for each in model.backbone.parameters() if each.requires_grad]
-    total = [torch.zeros_like(each) for each in weights]
-    for part, times in zip(latents.chunks(batch_size), t.to(latents.x0.device).split(batch_size), strict=True):
-        loss = x0_errors(model, part, times).sum() / len(latents)
-        for sums, each in zip(total, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
-            sums += each
-    return torch.cat([each.flatten() for each in total])
 
 
 @dataclass(frozen=True)
@@ -91,16 +71,6 @@ class BinGradients:
         variance = ((others - others.mean(dim=0)) ** 2).sum(dim=0) * (blocks - 1) / blocks
         margin = QUANTILE * variance.sqrt()
         return value, value - margin, value + margin
-
-
-def inner_products(gradients: Sequence[Tensor]) -> Tensor:
-    """The inner products (M, M) fp64 of M gradients (P,)."""
-    rows = torch.stack(list(gradients))
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for columns in rows.split(COLUMNS_AT_ONCE, dim=1):
-        wide = columns.double()
-        total += wide @ wide.T
-    return total
 
 
 def cosines(gram: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentdebias.analysis.inputs import Latents
-from latentdebias.diffusion import TARGETS, Diffusion, Target
+from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.pareto.bins import Latents, target_errors
 from latentdebias.diffusion.schedules import DiscreteSchedule
 from latentdebias.models.model_directory import LoadedModel
 
@@ -33,18 +33,6 @@ class Mean:
         return Mean(self.value * factor, self.low * factor, self.high * factor)
 
 
-def target_errors(model: LoadedModel, latents: Latents, t: Tensor) -> Tensor:
-    """The squared error of the network's target at timesteps t (B,), mean over elements: (B,) fp64.
-
-    Gradients of the network's weights flow through it.
-    """
-    diffusion, x0, eps = model.diffusion, latents.x0.double(), latents.eps.double()
-    z = diffusion.add_noise(x0, eps, t)
-    output = model.backbone(diffusion.model_input(z, t).float(), diffusion.model_time(t).float(), latents.labels)
-    prediction, _ = diffusion.variance.split(output.double(), z)
-    return ((prediction - diffusion.target_of(x0, eps, t)) ** 2).flatten(1).mean(dim=1)
-
-
 @torch.no_grad()
 def errors_at(model: LoadedModel, latents: Latents, t: Tensor, batch_size: int) -> Tensor:
     """`target_errors` of all latents at one timestep t (), with no gradients: (N,) fp64, on the CPU."""
@@ -61,18 +49,6 @@ def x0_estimate(model: LoadedModel, latents: Latents, t: Tensor) -> Tensor:
         output = model.backbone(diffusion.model_input(z, times).float(), time, latents.labels)
     prediction, _ = diffusion.variance.split(output.double(), z)
     return diffusion.to_x0(prediction, z, times)
-
-
-def factor_to(space: Target, diffusion: Diffusion, t: Tensor) -> Tensor:
-    """What a squared error of the network's target at t (B,) is multiplied by to be that of `space`: (B,) fp64.
-
-    At a fixed z_t it is (det_space / det_target)^2 (see `latentdebias.diffusion.targets`).
-    """
-    level = diffusion.schedule.level(t, torch.float64)
-    return (space.det(level) / diffusion.target.det(level)) ** 2
-
-
-EPS, X0 = TARGETS.build("eps"), TARGETS.build("x0")
 
 
 def spread_timesteps(diffusion: Diffusion, count: int, from_share: float = 0.0) -> Tensor:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch import Tensor
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.diffusion import TARGETS, Diffusion
+from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
@@ -28,26 +28,6 @@ from latentdebias.training.monitor.log_writers import LOG
 MOST_LATENTS = 10_000
 CPU = torch.device("cpu")
 RUN_CONFIG = "config.yaml"
-
-
-@dataclass(frozen=True)
-class Latents:
-    """N latents of unit scale with the noise to add to them: `x0` and `eps` (N, C, h, w), `labels` (N,) or None."""
-
-    x0: Tensor
-    eps: Tensor
-    labels: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.x0)
-
-    def part(self, rows: Tensor | slice) -> "Latents":
-        """The latents in `rows`."""
-        return Latents(self.x0[rows], self.eps[rows], None if self.labels is None else self.labels[rows])
-
-    def chunks(self, size: int) -> list["Latents"]:
-        """The latents in their order, `size` at a time."""
-        return [self.part(slice(start, start + size)) for start in range(0, len(self), size)]
 
 
 @dataclass(frozen=True)

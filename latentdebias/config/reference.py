@@ -19,7 +19,7 @@ HEADER = """\
 """
 COLUMN, WIDTH = 32, 120
 # More names than this are not listed: the option's own meaning then names the families.
-MANY = 16
+MANY = 20
 
 
 def reference() -> str:

@@ -16,6 +16,7 @@ from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedu
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.terms import TERMS, Term, check_pairs, of_neighbours
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.timesteps.loss_aware import LossAware, LossHistory
 from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
 from latentdebias.errors import UserError
@@ -71,7 +72,12 @@ class Diffusion:
         self.variance = VARIANCES.build(variance)
         self.error = ERRORS.build(error)
         self.terms = [TERMS.build(term) for term in terms]
+        self.loss_history: LossHistory | None = None
+        """The losses by which timesteps are drawn; None where they are drawn without."""
+        if isinstance(self.timesteps, LossAware):
+            self.loss_history = LossHistory(self.timesteps, self.schedule)
         self._weight_tables: dict[torch.device, Tensor] = {}
+        self._bin_weights: Tensor | None = None
         self.variance.check(self.schedule)
         self._check_target()
         self._weight_scale = self._check_weighting()
@@ -120,11 +126,26 @@ class Diffusion:
     def loss_weight(self, t: Tensor) -> Tensor:
         """The weight at t on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
         if not isinstance(self.schedule, DiscreteSchedule):
-            return self.weighting.weight_of_target(self.target, self.schedule.level_and_rate(t)) * self._weight_scale
+            weight = self.weighting.weight_of_target(self.target, self.schedule.level_and_rate(t))
+            return weight * self._weight_scale * self._bin_weights_at(t).to(weight.dtype)
         if t.device not in self._weight_tables:
-            weight = self._weight_on_grid() * self._weight_scale
+            weight = self._weight_on_grid() * self._weight_scale * self._bin_weights_at(self.schedule.grid())
             self._weight_tables[t.device] = weight.to(t.device, torch.float32)
         return self._weight_tables[t.device][t.long()]
+
+    def set_bin_weights(self, weights: Tensor) -> None:
+        """Multiply the loss weight by `weights` (B,), one for each of B equal bins of the schedule, from now on."""
+        self._bin_weights = weights.clone()
+        self._weight_tables.clear()
+
+    def _bin_weights_at(self, t: Tensor) -> Tensor:
+        """The factor of `set_bin_weights` at t: `(B,)` -> `(B,)`, fp64; 1 where none was set."""
+        if self._bin_weights is None:
+            return torch.ones_like(t, dtype=torch.float64)
+        if self._bin_weights.device != t.device:
+            self._bin_weights = self._bin_weights.to(t.device)
+        bins = len(self._bin_weights)
+        return self._bin_weights[(self.schedule.to_unit(t.double()) * bins).long().clamp(0, bins - 1)]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The noisy z_t = alpha x0 + sigma eps: `(B, ...)` -> `(B, ...)`, in fp32 or wider."""
@@ -157,6 +178,8 @@ class Diffusion:
 
     def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
         """Timesteps `(B,)` from uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a global batch of `rows`."""
+        if self.loss_history is not None:
+            return self.loss_history.draw(u)
         return self.schedule.from_unit(self.timesteps.positions(u, row, rows, self.schedule))
 
     def loss(

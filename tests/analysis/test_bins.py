@@ -4,8 +4,9 @@ import pytest
 import torch
 from gaussian_model import Exact, gaussian_latents
 
-from latentdebias.analysis.bins import BinGradients, bin_gradient, bin_weights, cosines, inner_products, timesteps_in
+from latentdebias.analysis.bins import BinGradients, bin_weights, cosines
 from latentdebias.diffusion import SCHEDULES, WEIGHTINGS, Diffusion
+from latentdebias.diffusion.pareto.bins import bin_gradient, inner_products, timesteps_in
 from latentdebias.models.model_directory import LoadedModel
 
 BIAS = 0.5

@@ -5,9 +5,9 @@ import torch
 from gaussian import S
 from gaussian_model import Exact, gaussian_latents, inputs_of
 
-from latentdebias.analysis.bins import timesteps_in
 from latentdebias.analysis.figures.conflict import Conflict
 from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.pareto.bins import timesteps_in
 from latentdebias.errors import UserError
 
 BIAS, LR, ITERATIONS = 1.0, 0.01, 5

@@ -4,9 +4,9 @@ import pytest
 import torch
 from gaussian_model import Exact, gaussian_latents, inputs_of
 
-from latentdebias.analysis.bins import timesteps_in
 from latentdebias.analysis.figures.pareto import Pareto
 from latentdebias.diffusion import WEIGHTINGS, Diffusion
+from latentdebias.diffusion.pareto.bins import timesteps_in
 from latentdebias.errors import UserError
 
 BIAS, BINS, SHARE, COUNT = 1.0, 4, 0.3, 256
@@ -22,7 +22,7 @@ def test_the_objective_is_that_of_the_known_gradients(found):
     assert found.table.columns == ("method", "objective")
     objectives = dict(found.table.rows)
     of_eps_or_v = {"kohya_debiased", "onetrainer_debiased", "min_snr_over_snr"}
-    assert objectives.keys() == {*WEIGHTINGS.names(), "ugd", "frank_wolfe"} - of_eps_or_v
+    assert objectives.keys() == {*WEIGHTINGS.names(), "ugd", "frank_wolfe"} - of_eps_or_v - {"pareto"}
     diffusion = Diffusion("linear", "eps")
     levels = [diffusion.schedule.level(timesteps_in(diffusion, n, BINS, COUNT), torch.float64) for n in range(BINS)]
     gradients = torch.stack([2 * BIAS * (1 / level.snr).mean() for level in levels])

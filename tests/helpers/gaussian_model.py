@@ -4,7 +4,8 @@ import torch
 from gaussian import MU, SHAPE, S, posterior_mean
 from torch import nn
 
-from latentdebias.analysis.inputs import Inputs, LabelledModel, Latents
+from latentdebias.analysis.inputs import Inputs, LabelledModel
+from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.models.model_directory import LoadedModel
 
 

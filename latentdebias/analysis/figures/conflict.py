@@ -10,11 +10,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.bins import BinGradients, cosines, timesteps_in, x0_errors
+from latentdebias.analysis.bins import BinGradients, cosines
 from latentdebias.analysis.errors_by_t import QUANTILE
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, LabelledModel, Latents
+from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels
+from latentdebias.diffusion.pareto.bins import Latents, timesteps_in, x0_errors
 from latentdebias.errors import UserError
 from latentdebias.models.model_directory import LoadedModel
 

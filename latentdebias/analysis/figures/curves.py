@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from latentdebias.analysis.bins import inside_levels
+from latentdebias.analysis.bins import fixed_weightings, inside_levels
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, part_label
 from latentdebias.analysis.style import DASHES, panels
@@ -63,7 +63,7 @@ class Curves(Figure):
     def _of(self, schedule: Schedule, space: str) -> Iterator[Curve]:
         target = TARGETS.build(space)
         t, level = inside_levels(schedule)
-        for weighting in self.weighting or map(WEIGHTINGS.build, WEIGHTINGS.names()):
+        for weighting in self.weighting or fixed_weightings():
             try:
                 weight = weighting.weight_of_target(target, level)
             except UserError:

@@ -9,11 +9,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import EPS, X0, Mean, errors_at, factor_to, number, spread_timesteps
+from latentdebias.analysis.errors_by_t import Mean, errors_at, number, spread_timesteps
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, LabelledModel, Latents
+from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels
 from latentdebias.diffusion import Diffusion, Schedule, Target
+from latentdebias.diffusion.pareto.bins import EPS, X0, Latents, factor_to
 
 INITIAL = "initial"
 TAIL = 0.95

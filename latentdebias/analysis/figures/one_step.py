@@ -9,11 +9,12 @@ from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import EPS, X0, errors_at, factor_to, number, x0_estimate
+from latentdebias.analysis.errors_by_t import errors_at, number, x0_estimate
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels, show_tiles
 from latentdebias.diffusion import Diffusion
+from latentdebias.diffusion.pareto.bins import EPS, X0, factor_to
 from latentdebias.errors import UserError
 
 SHARES = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.999)

@@ -11,12 +11,12 @@ from scipy.stats import chi2
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.bins import BinGradients, bin_gradient, bin_weights, inner_products, timesteps_in
+from latentdebias.analysis.bins import BinGradients, bin_weights, fixed_weightings
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel, part_label
 from latentdebias.analysis.style import DASHES, mosaic
-from latentdebias.diffusion import WEIGHTINGS
-from latentdebias.diffusion.pareto import SOLVERS, regularized
+from latentdebias.diffusion.pareto.bins import bin_gradient, inner_products, timesteps_in
+from latentdebias.diffusion.pareto.solvers import SOLVERS, regularized
 from latentdebias.errors import UserError
 
 
@@ -88,8 +88,7 @@ class Pareto(Figure):
         gradients = BinGradients.of(each.model, inputs.latents, self.bins, self.blocks, inputs.batch_size)
         matrix = regularized(gradients.gram(), self.regularization)
         weights = {name: solve(matrix) for name, solve in SOLVERS.items()}
-        for name in WEIGHTINGS.names():
-            weighting = WEIGHTINGS.build(name)
+        for weighting in fixed_weightings():
             try:
                 weights[part_label(weighting)] = bin_weights(weighting, each.model.diffusion.schedule, self.bins)
             except UserError:  # not on this schedule, such as vlb, or not for errors of x0

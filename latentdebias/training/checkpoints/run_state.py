@@ -22,7 +22,7 @@ from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.zero_layouts import Fragment
 from latentdebias.training.zero_state import ZeroState
 
-FP32, UNTRAINED = "fp32", "untrained"
+FP32, UNTRAINED, SHARED = "fp32", "untrained", "shared"
 FP32_BYTES = 4
 
 
@@ -113,10 +113,14 @@ class SavedState:
 
 
 class RunState:
-    """What a checkpoint holds: weights, optimizer states, averages, and untrained weights and buffers."""
+    """What a checkpoint holds: weights, optimizer states, averages, and untrained weights and buffers.
+
+    `shared` holds small tensors by name that are the same on every rank; a checkpoint is restored into them.
+    """
 
     def __init__(self, zero_state: ZeroState, ema: PartitionedEMA) -> None:
         self.zero_state, self.ema = zero_state, ema
+        self.shared: dict[str, Tensor] = {}
 
     def expected_bytes(self, optimizer_bytes: float) -> int:
         """Bytes of this rank's share, where the optimizer keeps `optimizer_bytes` for each number of a weight."""
@@ -148,6 +152,7 @@ class RunState:
         untrained = self.zero_state.untrained_weights()
         if distributed.rank() == 0:
             share.tensors.update({f"{UNTRAINED}/{name}": weight for name, weight in untrained.items()})
+            share.tensors.update({f"{SHARED}/{name}": tensor.clone() for name, tensor in self.shared.items()})
         return share
 
     @torch.no_grad()
@@ -160,6 +165,8 @@ class RunState:
         self.zero_state.restore_untrained(
             {name: saved.whole(f"{UNTRAINED}/{name}") for name in self.zero_state.untrained()}
         )
+        for name, tensor in self.shared.items():
+            tensor.copy_(saved.whole(f"{SHARED}/{name}"))
         self.zero_state.update_model(lambda name, numel: saved.read(f"{FP32}/{name}", 0, numel))
 
     def _to_write(self) -> Iterator[Fragment]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from latentdebias.diffusion.pareto import SOLVERS, objective, regularized
+from latentdebias.diffusion.pareto.solvers import SOLVERS, objective, regularized
 
 BOTH = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)
 
