@@ -92,6 +92,8 @@ class Run:
         self.ema = PartitionedEMA(self.zero_state.partitions, self.config.ema)
         self.state = RunState(self.zero_state, self.ema)
         pareto.share_weights(self.state, self.diffusion)
+        if self.diffusion.loss_history is not None:
+            self.state.shared["loss_history"] = self.diffusion.loss_history.table
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,

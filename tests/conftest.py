@@ -21,7 +21,7 @@ from latentdebias.run import Run
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 from latentdebias.training.engine import start_distributed, stop_distributed
 
-pytest_plugins = ["shard_fixtures", "model_fixtures"]
+pytest_plugins = ["shard_fixtures", "model_fixtures", "browsing"]
 
 
 @pytest.fixture(scope="session")

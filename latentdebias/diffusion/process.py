@@ -16,6 +16,7 @@ from latentdebias.diffusion.schedules import SCHEDULES, DiscreteSchedule, Schedu
 from latentdebias.diffusion.targets import TARGETS, Target
 from latentdebias.diffusion.terms import TERMS, Term, check_pairs, of_neighbours
 from latentdebias.diffusion.timesteps import TIMESTEP_SAMPLERS, TimestepSampler
+from latentdebias.diffusion.timesteps.loss_aware import LossAware, LossHistory
 from latentdebias.diffusion.variances import VARIANCES, Variance
 from latentdebias.diffusion.weightings import WEIGHTINGS, Weighting
 from latentdebias.errors import UserError
@@ -71,6 +72,10 @@ class Diffusion:
         self.variance = VARIANCES.build(variance)
         self.error = ERRORS.build(error)
         self.terms = [TERMS.build(term) for term in terms]
+        self.loss_history: LossHistory | None = None
+        """The losses by which timesteps are drawn; None where they are drawn without."""
+        if isinstance(self.timesteps, LossAware):
+            self.loss_history = LossHistory(self.timesteps, self.schedule)
         self._weight_tables: dict[torch.device, Tensor] = {}
         self._bin_weights: Tensor | None = None
         self.variance.check(self.schedule)
@@ -173,6 +178,8 @@ class Diffusion:
 
     def sample_timesteps(self, u: Tensor, row: Tensor, rows: int) -> Tensor:
         """Timesteps `(B,)` from uniforms `u` `(B,)` of the rows numbered `row` `(B,)` in a global batch of `rows`."""
+        if self.loss_history is not None:
+            return self.loss_history.draw(u)
         return self.schedule.from_unit(self.timesteps.positions(u, row, rows, self.schedule))
 
     def loss(

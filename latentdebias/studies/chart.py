@@ -25,8 +25,10 @@ class Point:
 def line_chart(lines: Mapping[str, Sequence[Point]], x_name: str, y_name: str) -> str:
     """An SVG of `lines` by name, with a legend; the places on the x axis are equally far apart.
 
-    The y axis is logarithmic where all values are positive. Empty where there is no finite value.
+    The y axis is logarithmic where all values are positive. A line without a finite value is left out; with none left,
+    the chart is empty.
     """
+    lines = {name: line for name, line in lines.items() if any(math.isfinite(point.y) for point in line)}
     points = [point for line in lines.values() for point in line if math.isfinite(point.y)]
     if not points:
         return ""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdebias.errors import UserError, command
+from latentdebias.evaluation.protocol.intervals import better_of
 from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.files import check_output_folder, publish
 from latentdebias.studies import page
@@ -96,9 +97,10 @@ class Report:
         return State(f"{scored} of {len(cell.scores)} scores" if cell.run_dir.exists() else "not run", False)
 
     def boards(self) -> Iterator[Scoreboard]:
-        """A scoreboard for each score that any result has."""
-        for name in self.study.evaluate.better:
-            if any(name in result.scores for result in self.results):
+        """A scoreboard for the first score of each metric; `scores.csv` has the others, such as each colour's shift."""
+        found = {name for result in self.results for name in result.scores}
+        for metric in self.study.evaluate.metrics:
+            if name := next((name for name in better_of([metric]) if name in found), None):
                 yield Scoreboard(self.study, name, self.results)
 
     def tables(self) -> list[Table]:
@@ -126,10 +128,11 @@ class Report:
         failed = [(cell.name, state.said, True) for cell in self.all_cells if (state := self.state(cell)).failed]
         if failed:
             sections.append(page.section("Failed", page.definitions(failed)))
-        for index, board in enumerate(self.boards()):
-            parts = [f'<div class="charts">{"".join(_charts(board))}</div>', *map(page.html_table, score_tables(board))]
-            sections.append(page.section(board.name, *(parts if index == 0 else [page.folded("Tables", *parts)])))
+        boards = [(board.name, _board(board)) for board in self.boards()]
+        sections += [page.section(name, board) for name, board in boards[:1]]
         sections.append(page.section("Pictures from the same noise", *self._pictures()))
+        if others := [page.folded(name, board) for name, board in boards[1:]]:
+            sections.append(page.section("Other scores", *others))
         if (published := published_table(self.study)) is not None:
             sections.append(page.section("For comparison", page.html_table(published)))
         if (tuning := tuning_table(self.study)) is not None:
@@ -168,6 +171,11 @@ class Report:
             if found:
                 parts.append(page.strips(title, found))
         return f'<div class="pictures">{"".join(parts)}</div>'
+
+
+def _board(board: Scoreboard) -> str:
+    """The charts of a score above its tables."""
+    return f'<div class="charts">{"".join(_charts(board))}</div>{"".join(map(page.html_table, score_tables(board)))}'
 
 
 def _charts(board: Scoreboard) -> Iterator[str]:

@@ -48,6 +48,7 @@ def run_study(study: Study, workers: int) -> list[Cell]:
         for cell in cells:
             if cell.setting.label not in tuned:
                 record_failure(cell, f"tuning: no value of {study.options.tune.key} gave a score")
+                failed.append(cell)
         cells = [cell for cell in cells if cell.setting.label in tuned]
     return [*failed, *runner.run(cells, workers, "run")]
 

@@ -91,7 +91,7 @@ class Scoreboard:
             return NONE
         text = number(self.mean(setting, place))
         if len(values) > 1:
-            text = f"{text} ± {number(self.deviation(setting, place))}"
+            text = f"{text} ± {number(self.deviation(setting, place), 2)}"
         elif interval := next(iter(results.values())).intervals.get(self.name):
             text = f"{text} [{number(interval[0])}, {number(interval[1])}]"
         wanted = len(self.study.options.seeds)
@@ -105,9 +105,9 @@ class Scoreboard:
         return [self.told(setting, place) for setting in self.settings], best
 
 
-def number(value: float) -> str:
-    """Four significant digits, without an exponent up to 10,000,000."""
-    return f"{value:.4g}" if not 1e4 <= abs(value) < 1e7 else f"{value:.0f}"
+def number(value: float, digits: int = 4) -> str:
+    """A number with so many significant digits, without an exponent up to 10,000,000."""
+    return f"{value:.{digits}g}" if not 10**digits <= abs(value) < 1e7 else f"{value:.0f}"
 
 
 def score_tables(board: Scoreboard) -> Iterator[Table]:
@@ -186,7 +186,7 @@ def significance(board: Scoreboard, places: Sequence[Place]) -> Table:
             losses = [(loss_of(values[seed], board.better), loss_of(base[seed], board.better)) for seed in seeds]
             ahead = f"{sum(mine < theirs for mine, theirs in losses)} of {len(seeds)}"
             p_values = [_p(compared.p_t), _p(compared.p_permutation)]
-            told = f"{compared.mean:+.4g} ± {number(compared.spread)}"
+            told = f"{compared.mean:+.4g} ± {number(compared.spread, 2)}"
             rows.append([str(place.steps), setting, told, ahead, *p_values])
     seeds_count = len(board.study.options.seeds)
     note = (

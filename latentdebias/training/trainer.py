@@ -13,6 +13,7 @@ from latentdebias.precision import Precision
 from latentdebias.registry import option
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import HANG_TIMEOUT, Engine
+from latentdebias.training.loss_feedback import LossFeedback
 from latentdebias.training.lr_schedules import LRSchedule
 from latentdebias.training.monitor.loss_meter import LossMeter
 
@@ -94,17 +95,25 @@ class Trainer:
 
     def run(self, state: TrainState, batches: Iterable[Batch], hooks: Sequence[Hook]) -> None:
         """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
+        history = self.diffusion.loss_history
+        feedback = None if history is None else LossFeedback(history)
         for batch in batches:
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
             terms = self.diffusion.loss_terms(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
             self.meter.add(terms, self.diffusion.schedule.to_unit(t))
-            self.engine.backward(terms.total.mean())
+            losses = terms.total
+            if feedback is not None:
+                feedback.add(batch.row, t, losses)
+                losses = losses * feedback.history.importance(t)
+            self.engine.backward(losses.mean())
             boundary = self.engine.is_gradient_accumulation_boundary()
             if boundary:
                 self.engine.set_lr(self.lr_schedule.lr_share_at(state.step, self.options.steps))
             self.engine.step()
             if boundary:
                 state.step += 1
+                if feedback is not None:
+                    feedback.end_step()
                 self.ema.update(state.step)
                 for hook in hooks:
                     hook(state)

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -127,20 +126,6 @@ def page_url(model_dir):
             yield re.search(r"http://\S+", server.stdout.readline()).group()
         finally:
             server.terminate()
-
-
-@pytest.fixture
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium
-        found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        path = found or chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium: install chromium, or run `python -m playwright install chromium`")
-        # Containers that run as root have no sandbox.
-        with chromium.launch(executable_path=path, args=["--no-sandbox"]) as launched:
-            yield launched
 
 
 @pytest.mark.browser

@@ -48,7 +48,7 @@ def test_scores_by_steps_and_by_iteration(tables):
     assert by_steps.header == ["T", BASE, OURS]
     assert by_steps.rows == [["1", "50 ± 0", "52 ± 1"], ["3", "13 ± 2", "9 ± 1"]]
     assert by_steps.best == {(0, 1), (1, 2)}
-    assert by_iteration.rows[0] == ["2", "22 ± 2", "11 ± 1.732"]
+    assert by_iteration.rows[0] == ["2", "22 ± 2", "11 ± 1.7"]
     assert [row[0] for row in by_iteration.rows] == ["2", "4", "6"]
     assert "| 3 | 13 ± 2 | **9 ± 1** |" in by_steps.markdown()
 
@@ -154,6 +154,25 @@ def test_a_study_that_never_ran_has_no_report(study, tmp_path):
 def test_a_chart_has_every_finite_point():
     svg = line_chart({"a<b": [Point("1", 1.0), Point("2", 100.0, 5.0)], "c": [Point("1", math.nan)]}, "T", "fid")
     assert "a&lt;b" in svg
-    # Two points and a mark for each line of the legend.
-    assert svg.count('class="mark"') == 4
+    # Two points and the legend of the one line that has any.
+    assert svg.count('class="mark"') == 3
     assert line_chart({"a": [Point("1", math.nan)]}, "T", "fid") == ""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [375, 1280])
+def test_in_a_browser_the_page_opens_alone_and_fits(browser, study, write_records, tmp_path, width):
+    write_records(study.cells({}), known_fid)
+    write_report(study, tmp_path)
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    requested, said = [], []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.goto((tmp_path / "report.html").as_uri())
+    for folded in page.query_selector_all("summary"):
+        folded.click()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.locator("svg .line").first.is_visible()
+    assert page.get_by_text(study.cells({})[0].command).is_visible()
+    assert [url for url in requested if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
+    assert said == []
