@@ -85,7 +85,10 @@ def _user_sets_threads() -> bool:
 
 
 def _usable_cores() -> int:
-    """The cores that this process may run on; under `srun --cpus-per-task`, as many for each process of the machine."""
-    if "SLURM_CPUS_PER_TASK" in os.environ:
+    """The cores that this process may run on; under `srun --cpus-per-task`, as many for each process of the machine.
+
+    Where a task of srun is torchrun or deepspeed, the cores are those of the task, which its processes share.
+    """
+    if "SLURM_CPUS_PER_TASK" in os.environ and distributed.started_by_srun():
         return int(os.environ["SLURM_CPUS_PER_TASK"]) * distributed.local_world_size()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

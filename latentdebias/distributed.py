@@ -52,6 +52,12 @@ def export_launcher_variables() -> None:
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
 
 
+def started_by_srun() -> bool:
+    """Whether srun itself started the processes of the run, and not another launcher inside one of its tasks."""
+    nearer = {"OMPI_COMM_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "LOCAL_SIZE", "LOCAL_WORLD_SIZE"}
+    return "SLURM_STEP_NUM_TASKS" in os.environ and not nearer & os.environ.keys()
+
+
 def free_port() -> int:
     """A TCP port of this machine that nothing listened on when it was asked for."""
     with socket.socket() as free:

@@ -20,7 +20,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.diffusion.terms import check_pairs
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
-from latentdebias.objective import check_density, missed, summary, undone
+from latentdebias.objective import Objective
 from latentdebias.sampling import ModelFacts, check_draw
 from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options, training_device
@@ -59,10 +59,10 @@ def prepare(config: RunConfig) -> Prepared:
     check_optimizer(config.optimizer, zero_stage(config.deepspeed))
     diffusion = config.diffusion.build(config.data.latent_shape)
     check_times(config, diffusion)
-    check_density(diffusion)
-    say(summary(diffusion))
-    for note in filter(None, (undone(diffusion), missed(diffusion))):
-        say(f"note: {note}")
+    objective = Objective(diffusion)
+    objective.check()
+    for line in (objective.summary(), *(f"note: {note}" for note in objective.notes())):
+        say(line)
     network = stated_network(config)
     if network is not None:
         say(describe_model(config, network))

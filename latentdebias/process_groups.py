@@ -9,9 +9,22 @@ from typing import Any
 from torch import distributed as dist
 
 from latentdebias.distributed import export_launcher_variables, world_size
+from latentdebias.errors import UserError
 
 PATIENCE = datetime.timedelta(hours=12)
 """How long one rank waits for another outside the steps of training: drawing 50,000 images takes hours."""
+
+
+def export_variables() -> None:
+    """Set the variables that torch.distributed reads; `UserError` under srun or mpirun without a place to meet."""
+    try:
+        export_launcher_variables()
+    except KeyError as missing:
+        raise UserError(
+            f"{world_size()} processes were started, and {missing} is not set: where they meet. Export MASTER_ADDR "
+            f"(the host of rank 0; under Slurm the first of `scontrol show hostnames`) and MASTER_PORT (a free port "
+            f"there); mpirun passes them on with -x MASTER_ADDR -x MASTER_PORT."
+        ) from None
 
 
 @contextmanager
@@ -20,7 +33,7 @@ def joined_ranks() -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    export_launcher_variables()
+    export_variables()
     dist.init_process_group("gloo", timeout=PATIENCE)
     yield
     # Skipped after an exception: this rank must not wait for the others, which the launcher ends.

@@ -94,7 +94,7 @@ class Run:
         self.state = RunState(self.zero_state, self.ema)
         pareto.share_weights(self.state, self.diffusion)
         if self.diffusion.loss_history is not None:
-            self.state.shared["loss_history"] = self.diffusion.loss_history.table
+            self.state.shared["loss_history"] = self.diffusion.loss_history.on(self.engine.device)
         self.snapshots = SnapshotFolder(self.run_dir)
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
@@ -241,7 +241,7 @@ class Run:
             # Before the checkpoint: a run killed between the two writes its snapshot again.
             *self._snapshots(),
             *([] if solving is None else [watchdog.unwatched(solving)]),
-            self._keep_model,
+            watchdog.unwatched(self._keep_model),
             watchdog.unwatched(Checkpointing(self.checkpoints, config.training)),
         ]
         export = functools.partial(self._export, run.average, self.run_dir / "model")

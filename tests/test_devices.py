@@ -31,12 +31,13 @@ def test_two_processes_do_not_share_a_gpu_in_silence(monkeypatch):
         ({"OMP_NUM_THREADS": "5"}, b"", 7),
         ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, b"HOME=/\0", 3),
         ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "x"}, b"HOME=/\0OMP_NUM_THREADS=1\0", 7),
-        ({"SLURM_CPUS_PER_TASK": "2"}, b"", 2),
+        ({"SLURM_CPUS_PER_TASK": "2", "SLURM_STEP_NUM_TASKS": "2"}, b"", 2),
+        ({"SLURM_CPUS_PER_TASK": "6", "SLURM_STEP_NUM_TASKS": "1", "TORCHELASTIC_RUN_ID": "x"}, b"", 3),
     ],
-    ids=["deepspeed", "set by the user", "torchrun", "set by the user of torchrun", "srun"],
+    ids=["deepspeed", "set by the user", "torchrun", "set by the user of torchrun", "srun", "torchrun under srun"],
 )
 def test_the_cores_are_shared_by_one_rule_under_all_launchers(monkeypatch, environment, parent, threads):
-    for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID", "SLURM_CPUS_PER_TASK"):
+    for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID", "SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -1,15 +1,17 @@
 """Every recipe against its paper's loss, written here, and what is said of an objective."""
 
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from latentdebias import Diffusion
+from latentdebias.diffusion import WEIGHTINGS, Weighting
 from latentdebias.errors import UserError
-from latentdebias.objective import check_density, describe, missed, nearest_recipe, read_recipes, undone
+from latentdebias.objective import Objective, nearest_recipe, read_recipes
 
-RECIPES = {recipe.name: recipe.diffusion for recipe in read_recipes()}
+RECIPES = {recipe.name: recipe.objective.diffusion for recipe in read_recipes()}
 B = 64
 torch.manual_seed(0)
 X0, EPS, OUTPUT = (torch.randn(B, 4, 4, 4, dtype=torch.float64) for _ in range(3))
@@ -127,13 +129,13 @@ def test_sd3_and_lightningdit_draw_logit_normal_times_as_jit_does_with_more_nois
 
 def test_the_nearest_recipe_of_a_recipe_is_the_same_objective():
     for name, diffusion in RECIPES.items():
-        found, distance = nearest_recipe(diffusion)
+        found, distance = nearest_recipe(Objective(diffusion))
         assert distance < 1e-6
-        assert found.diffusion.spec() == diffusion.spec() or name in ("sit", "flow_matching")
+        assert found.objective.diffusion.spec() == diffusion.spec() or name in ("sit", "flow_matching")
 
 
 def test_a_description_says_what_is_trained_and_what_differs_from_the_nearest_recipe():
-    lines = describe(Diffusion("linear", "v", {"name": "debias"}))
+    lines = Objective(Diffusion("linear", "v", {"name": "debias"})).describe()
     text = "\n".join(lines)
     assert "objective of recipe debias" in text
     assert "target: v here, eps there" in text
@@ -145,21 +147,51 @@ def test_a_description_says_what_is_trained_and_what_differs_from_the_nearest_re
 def test_a_density_and_a_weighting_that_undo_each_other_are_named():
     """1 / the density of cosmap, as a weight, gives uniform times back; here by soft weights that nearly do."""
     plain = Diffusion("flow", "flow", "constant", "cosmap")
-    assert undone(plain) is None
+    assert Objective(plain).notes() == []
     undoing = Diffusion("linear", "v", {"name": "p2", "gamma": 0.0, "k": 1.0, "space": "v"}, "stratified")
-    assert undone(undoing) is None
+    assert Objective(undoing).notes() == []
     nearly = Diffusion(
         "flow", "flow", {"name": "p2", "gamma": 0.0, "space": "flow"}, {"name": "beta", "a": 1.0, "b": 1.0}
     )
-    assert "undo each other" in undone(nearly)
+    assert "undo each other" in Objective(nearly).notes()[0]
 
 
 def test_a_density_that_misses_the_schedule_is_named_and_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         narrow = Diffusion("linear", "eps", "constant", {"name": "laplace", "mu": 20.0})
-    assert "laplace" in missed(narrow)
+    assert "laplace" in Objective(narrow).notes()[0]
     with pytest.raises(UserError, match="never draw"):
-        check_density(narrow)
+        Objective(narrow).check()
     for diffusion in RECIPES.values():
-        assert missed(diffusion) is None
+        assert Objective(diffusion).notes() == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "timesteps"),
+    [("edm", {"name": "log_normal", "mean": 20.0}), ("trig", {"name": "laplace", "mu": -200.0})],
+)
+def test_a_density_beyond_the_ends_of_the_schedule_is_refused(schedule, timesteps):
+    with pytest.raises(UserError, match="never draw"):
+        Objective(Diffusion(schedule, "v", timesteps=timesteps)).check()
+
+
+def test_what_is_learned_is_not_described_as_known():
+    learned = Objective(Diffusion("edm", "edm", "edm2_uncertainty", "log_normal"))
+    assert "before what is learned" in learned.summary()
+    assert "before what is learned" not in Objective(Diffusion("edm", "edm", "edm", "log_normal")).summary()
+
+
+def test_a_part_of_ones_own_with_a_field_without_default_is_described(monkeypatch):
+    monkeypatch.setattr(WEIGHTINGS, "_entries", dict(WEIGHTINGS._entries))
+
+    @WEIGHTINGS.register("sloped")
+    @dataclass(frozen=True, kw_only=True)
+    class Sloped(Weighting):
+        slope: float
+
+        def weight(self, level):
+            return level.snr**self.slope
+
+    line = Objective(Diffusion("linear", "eps", {"name": "sloped", "slope": -0.25})).summary()
+    assert "{name: sloped, slope: -0.25}" in line

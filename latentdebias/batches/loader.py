@@ -61,7 +61,8 @@ class LatentBatches:
             latents=self.normalization.normalize(latents),
             labels=self._with_drops(labels, np.array([draw.drop for draw in draws])),
             eps=torch.from_numpy(np.stack([draw.eps for draw in draws])),
-            u=torch.tensor([draw.u for draw in draws], dtype=torch.float32),
+            # A number just below 1 would be rounded to 1, where the quantile of an unbounded density is infinite.
+            u=torch.tensor([draw.u for draw in draws], dtype=torch.float32).clamp(max=1 - 2**-24),
             row=torch.from_numpy(self.plan.rows(micro_step)),
         )
 

@@ -4,9 +4,9 @@ import argparse
 import warnings
 
 from latentdebias.config import load_config
-from latentdebias.diffusion.effective_weight import effective_weight
+from latentdebias.diffusion import SCHEDULES, TARGETS
 from latentdebias.errors import command
-from latentdebias.objective import describe, read_recipes, shown
+from latentdebias.objective import Objective, read_recipes, shown
 
 COLUMNS = {"recipe": 15, "schedule": 11, "target": 8, "weighting": 51, "timesteps": 43, "log SNR": 14}
 
@@ -17,17 +17,19 @@ def print_description(arguments: argparse.Namespace) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         diffusion = config.diffusion.build(config.data.latent_shape)
-    print("\n".join([*describe(diffusion), *(f"note: {warning.message}" for warning in caught)]))
+    objective = Objective(diffusion)
+    objective.check()
+    print("\n".join([*objective.describe(), *(f"note: {warning.message}" for warning in caught)]))
 
 
 def print_recipes() -> None:
     """Print a line for each recipe: its parts, the middle half of its effective weight, and its paper."""
     print("".join(f"{name:{width}s}" for name, width in COLUMNS.items()) + "paper")
     for recipe in read_recipes():
-        spec, weight = recipe.diffusion.spec(), effective_weight(recipe.diffusion)
+        process, weight = recipe.objective.diffusion, recipe.objective.weight
         middle = f"{weight.quantile(0.75):.1f} .. {weight.quantile(0.25):.1f}"
-        cells = [recipe.name, spec["schedule"]["name"], spec["target"]["name"], shown("weighting", spec["weighting"])]
-        cells += [shown("timesteps", spec["timesteps"]), middle]
+        names = [SCHEDULES.name_of(process.schedule), TARGETS.name_of(process.target)]
+        cells = [recipe.name, *names, shown(process.weighting), shown(process.timesteps), middle]
         print("".join(f"{cell:{width}s}" for cell, width in zip(cells, COLUMNS.values(), strict=True)) + recipe.paper)
     print("\nlog SNR: the middle half of the effective weight. In a config: base: recipes/NAME.yaml")
     print(f"What a config of yours optimises: {command('describe')} --config FILE")

@@ -99,4 +99,7 @@ def _mass_below(diffusion: Diffusion, edges: Tensor) -> Tensor:
     gap = (positions[high] - positions[low]).clamp(min=1e-300)
     share = ((edges - positions[low]) / gap).clamp(0, 1)
     between = (after > 0) & (after < QUANTILES)
-    return torch.where(between, (low + 0.5 + share) / QUANTILES, after.double() / QUANTILES)
+    below = torch.where(between, (low + 0.5 + share) / QUANTILES, after.double() / QUANTILES)
+    # What lies at the very ends belongs to the first and the last cell.
+    below[0], below[-1] = 0.0, 1.0
+    return below

@@ -69,8 +69,15 @@ class Huber(Scheduled):
 @ERRORS.register("pseudo_huber")
 @dataclass(frozen=True, kw_only=True)
 class PseudoHuber(Scheduled):
-    """sqrt(d^2 + c^2) - c, smooth and linear beyond c (kohya-ss; Khrapov et al. 2024, arXiv:2403.16728)."""
+    """sqrt(d^2 + c^2) - c, smooth and linear beyond c (Khrapov et al. 2024, arXiv:2403.16728).
+
+    `form` says what multiplies it: plain 1; huber 2 c, for which it is d^2 where d is small; smooth_l1 2. The last two
+    are kohya-ss' `--loss_type huber` and `smooth_l1`; with a scheduled c they weigh the timesteps differently.
+    """
+
+    form: Literal["plain", "huber", "smooth_l1"] = "plain"
 
     def of(self, difference: Tensor, level: NoiseLevel, unit: Tensor) -> Tensor:
         c = self.width(level, unit)
-        return torch.sqrt(difference**2 + c**2) - c
+        factor = {"plain": torch.ones_like(c), "huber": 2 * c, "smooth_l1": torch.full_like(c, 2)}[self.form]
+        return factor * (torch.sqrt(difference**2 + c**2) - c)

@@ -35,7 +35,7 @@ OWNED = {
     "torch_autocast": "training.precision",
     "checkpoint": "training.checkpoint_every",
     "tensorboard": "training.log_every",
-    "timers": "training.log_every",
+    "timers": "training.log_every, for the log has the speed: its timers wait for the GPU at each micro-batch",
 }
 
 

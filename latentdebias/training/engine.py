@@ -20,7 +20,7 @@ from latentdebias.batches.plan import BatchPlan
 from latentdebias.devices import default_device, share_cores
 from latentdebias.errors import UserError
 from latentdebias.precision import Precision
-from latentdebias.process_groups import PATIENCE, set_timeout
+from latentdebias.process_groups import PATIENCE, export_variables, set_timeout
 from latentdebias.training.deepspeed_options import (
     check_compiled,
     check_options,
@@ -63,14 +63,7 @@ def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
     `UserError` under srun or mpirun without MASTER_ADDR and MASTER_PORT, and where two processes would share a GPU.
     """
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-    try:
-        distributed.export_launcher_variables()
-    except KeyError as missing:
-        raise UserError(
-            f"{distributed.world_size()} processes were started, and {missing} is not set: where they meet. Export "
-            f"MASTER_ADDR (the host of rank 0; under Slurm the first of `scontrol show hostnames`) and MASTER_PORT (a "
-            f"free port there); mpirun passes them on with -x MASTER_ADDR -x MASTER_PORT."
-        ) from None
+    export_variables()
     # DeepSpeed reads the list for this one operation: a shared-memory all-reduce for CPUs, which needs a C++ compiler,
     # and gloo does as well. Unless it is set, every rank probes the compilers and GPUs for all operations.
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}

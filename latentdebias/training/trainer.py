@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from latentdebias import distributed
 from latentdebias.backbones.blocks import Where
 from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
@@ -97,7 +100,10 @@ class Trainer:
         """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
         history = self.diffusion.loss_history
         feedback = None if history is None else LossFeedback(history)
+        micro_batch = 0
         for batch in batches:
+            seed_masks(self.options.seed, state.step, micro_batch)
+            micro_batch += 1
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
             terms = self.diffusion.loss_terms(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
             self.meter.add(terms, self.diffusion.schedule.to_unit(t))
@@ -112,6 +118,7 @@ class Trainer:
             self.engine.step()
             if boundary:
                 state.step += 1
+                micro_batch = 0
                 if feedback is not None:
                     feedback.end_step()
                 self.ema.update(state.step)
@@ -120,3 +127,12 @@ class Trainer:
                 self.meter.next_step()
                 if state.stopped_by:
                     break
+
+
+def seed_masks(seed: int, step: int, micro_batch: int) -> None:
+    """Seed torch's generators for what the network itself draws, such as the masks of dropout.
+
+    They are a function of (seed, step, micro-batch, rank), so that a resumed run draws what it would have drawn.
+    """
+    words = np.random.SeedSequence([seed, step, micro_batch, distributed.rank()]).generate_state(1, np.uint64)
+    torch.manual_seed(int(words[0] >> np.uint64(1)))

@@ -42,6 +42,18 @@ def test_pseudo_huber_and_the_schedules_of_its_width(schedule, width):
         assert found[row].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_forms_of_pseudo_huber_are_those_of_the_fine_tuning_codes():
+    plain, huber, smooth = (
+        loss(error={"name": "pseudo_huber", "c": 0.2, "form": f}) for f in ("plain", "huber", "smooth_l1")
+    )
+    torch.testing.assert_close(huber, 0.4 * plain)
+    torch.testing.assert_close(smooth, 2 * plain)
+    near = Diffusion("linear", error={"name": "pseudo_huber", "form": "huber", "c": 1.0}).error
+    level = Diffusion("linear").schedule.level(TIMES, torch.float64)
+    small = torch.full((B,), 1e-3, dtype=torch.float64)
+    torch.testing.assert_close(near.of(small, level, small), small**2, rtol=1e-5, atol=0)
+
+
 def test_another_error_takes_the_weight_in_the_targets_space_and_says_so():
     with pytest.warns(UserWarning, match="squared error in x0"):
         weighted = loss(error="huber", weighting="min_snr")

@@ -59,3 +59,8 @@ def test_the_least_of_all_limits_holds_and_ranks_share_a_machine(monkeypatch):
 @pytest.mark.parametrize(("free", "answer"), [(100, False), (111, True)])
 def test_a_copy_needs_some_more_than_its_size(free, answer):
     assert fits(100, free) == answer
+
+
+def test_without_a_control_group_the_limit_is_the_machine(monkeypatch):
+    monkeypatch.setattr(host_memory, "cgroup_free", lambda groups, root: [])
+    assert 0 < free_host_memory() <= host_memory.psutil.virtual_memory().total

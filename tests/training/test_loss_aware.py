@@ -1,7 +1,10 @@
 """Timesteps drawn by their losses in training: alike however the batch is dealt, and resumed exactly."""
 
+import pytest
 import torch
 from run_files import log_of
+
+from latentdebias.errors import UserError
 
 AWARE = [
     "diffusion.schedule={name: linear, num_timesteps: 30, beta_range: diffusers}",
@@ -37,3 +40,13 @@ def test_the_history_does_not_depend_on_the_micro_batches(make_run, tmp_path):
         run.train()
         tables.append(run.diffusion.loss_history.table)
     torch.testing.assert_close(tables[0], tables[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_may_change_to_it_and_not_to_another_history(make_run):
+    plain = [AWARE[0], *AWARE[2:]]
+    make_run(*plain, "training.steps=2", "training.checkpoint_every=2").train()
+    changed = ["training.may_change=[diffusion.timesteps]", "training.checkpoint_every=2"]
+    make_run(*AWARE, *changed, "training.steps=4").train()
+    longer = "diffusion.timesteps={name: loss_aware, history: 2}"
+    with pytest.raises(UserError, match="loss_history"):
+        make_run(*plain, longer, *changed, "training.steps=6").train()

@@ -239,3 +239,14 @@ def test_a_run_ends_after_too_many_skipped_updates(make_run, zero_stage):
     with pytest.raises(UserError, match="last 3 updates up to step 3"):
         run.train()
     assert checkpoints_of(run) == []
+
+
+def test_masks_of_dropout_are_those_of_the_step_after_a_resume(make_run, tmp_path):
+    fields = "channels: 32, multipliers: [1], res_blocks: 1, attention_sides: [], head_width: 32, dropout: 0.5"
+    settings = [f"model={{name: unet, {fields}}}"]
+    whole = make_run(*settings, "training.steps=4", in_folder(tmp_path, "whole"))
+    whole.train()
+    for steps in (2, 4):
+        resumed = make_run(*settings, f"training.steps={steps}", "training.checkpoint_every=2")
+        resumed.train()
+    assert losses_of(resumed) == losses_of(whole)

@@ -90,9 +90,8 @@ def bin_gradient(model: Model, latents: Latents, t: Tensor, batch_size: int) -> 
 
 def inner_products(gradients: Sequence[Tensor]) -> Tensor:
     """The inner products (M, M) fp64 of M gradients (P,)."""
-    rows = torch.stack(list(gradients))
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-    for columns in rows.split(COLUMNS_AT_ONCE, dim=1):
-        wide = columns.double()
+    total = torch.zeros(len(gradients), len(gradients), dtype=torch.float64, device=gradients[0].device)
+    for columns in zip(*(gradient.split(COLUMNS_AT_ONCE) for gradient in gradients), strict=True):
+        wide = torch.stack(columns).double()
         total += wide @ wide.T
     return total

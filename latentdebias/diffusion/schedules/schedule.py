@@ -13,6 +13,9 @@ from torch import Tensor
 from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.registry import Registry
 
+STEP = 1e-4
+"""The share of the schedule over which a rate is measured where a schedule does not state its own."""
+
 
 class Schedule(ABC):
     """The map from a timestep t to the noise level, and to the time that the network is told."""
@@ -21,9 +24,15 @@ class Schedule(ABC):
     def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         """The noise level at t, in `dtype` and the shape of t; with beta where the schedule is discrete."""
 
-    @abstractmethod
     def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """How fast log SNR falls at t, per share u of the schedule: -d log SNR / du, `(B,)` -> `(B,)`."""
+        """How fast log SNR falls at t, per share u of the schedule: -d log SNR / du, `(B,)` -> `(B,)`.
+
+        Here from the difference between two levels nearby, for schedules that do not state their own.
+        """
+        u = self.to_unit(t.double())
+        low, high = (self.from_unit((u + step).clamp(0, 1 - STEP)) for step in (-STEP, STEP))
+        fall = self.level(low, torch.float64).log_snr - self.level(high, torch.float64).log_snr
+        return (fall / (self.to_unit(high) - self.to_unit(low))).to(dtype)
 
     def level_and_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
         """The noise level at t with its `rate`, which `level` leaves out because only weightings need it."""

@@ -46,6 +46,11 @@ class LossHistory:
         self.sampler, self.count = sampler, schedule.num_timesteps
         self.table = torch.zeros(self.count + 1, sampler.history + 1, dtype=torch.float64)
 
+    def on(self, device: torch.device) -> Tensor:
+        """Keep the losses on `device`, where no draw waits for another device; returns the table."""
+        self.table = self.table.to(device)
+        return self.table
+
     def probabilities(self) -> Tensor:
         """p(t) as it is now: (T,), fp64, on the device of `table`."""
         losses, seen = self.table[:-1, :-1], self.table[:-1, -1]

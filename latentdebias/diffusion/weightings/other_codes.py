@@ -21,11 +21,11 @@ class OfEpsOrV(Weighting):
 
     def weight_of_target(self, target: Target, level: NoiseLevel) -> Tensor:
         name = TARGETS.name_of(target)
-        if name not in ("eps", "v") or self.space != "target":
+        if name not in ("eps", "v") or self.space != "target" or self.per != "t":
             raise UserError(
                 f"Weighting {WEIGHTINGS.name_of(self)!r} is what another code computes under target eps or v, by a "
-                f"formula of its own, and here target is {name!r} and space {self.space!r}; choose weighting debias or "
-                f"min_snr, which hold under every target."
+                f"formula of its own, and here target is {name!r}, space {self.space!r} and per {self.per!r}; choose "
+                f"weighting debias or min_snr, which hold under every target."
             )
         level = level.inside()
         weight = self.weight_of_v(level) if name == "v" else self.weight(level)
@@ -41,16 +41,19 @@ class OfEpsOrV(Weighting):
 class KohyaDebiased(OfEpsOrV):
     """1 / sqrt(min(SNR, 1000)) under eps and 1 / (SNR + 1) under v: kohya-ss' `--debiased_estimation_loss`.
 
-    The two are different objectives: the second is `constant` on x0, the first caps the SNR of `debias`.
+    The two are different objectives: the second is `constant` on x0, the first caps the SNR of `debias`. That code caps
+    the SNR under v as well, which matters at the first few timesteps alone: `v_max_snr: 1000` does so here.
     """
 
     max_snr: PositiveFloat = 1000.0
+    v_max_snr: PositiveFloat | None = None
 
     def weight(self, level: NoiseLevel) -> Tensor:
         return level.snr.clamp(max=self.max_snr).rsqrt()
 
     def weight_of_v(self, level: NoiseLevel) -> Tensor:
-        return 1 / (level.snr + 1)
+        snr = level.snr if self.v_max_snr is None else level.snr.clamp(max=self.v_max_snr)
+        return 1 / (snr + 1)
 
 
 @WEIGHTINGS.register("onetrainer_debiased")

@@ -47,10 +47,12 @@ FOOTER = """
 Notes:
 
 - diffusers' and SimpleTuner's `--snr_gamma` and kohya-ss' `--min_snr_gamma` are the paper's weighting under eps and v; so is OneTrainer's.
-- kohya-ss' `--debiased_estimation_loss` under v is not the debiased loss: it is a constant weight on x0. OneTrainer's is a third one.
+- kohya-ss' `--debiased_estimation_loss` under v is not the debiased loss: it is a constant weight on x0, but for its cap on s. OneTrainer's is a third
+  one.
 - Min-SNR's own code divides by s under v, where its paper has s + 1, and takes a name that it does not know for the weight 1 without a word.
 - Debias' own code leaves 1 / sqrt(s) on whatever the network predicts; under x0 or v that is another objective than its paper's.
 - In diffusers' SD3 scripts the position counts from noise to data: their `--logit_mean m` is `mean: -m` here. `mode` and `cosmap` are symmetric.
+- kohya-ss' `--loss_type huber` and `smooth_l1` are `error: {name: pseudo_huber, form: huber}` and `form: smooth_l1`; its `--huber_schedule` is `schedule`.
 - `--scale_v_pred_loss_like_noise_pred` caps s at 1000 first, which changes a weight by less than 0.1%.
 """
 
@@ -111,7 +113,7 @@ CODES = (
     ("kohya-ss `--min_snr_gamma g`", "eps", "min(s, g) / s", "{name: min_snr, gamma: g}"),
     ("the same, `--v_parameterization`", "v", "min(s, g) / (1 + s)", "{name: min_snr, gamma: g}"),
     ("kohya-ss `--debiased_estimation_loss`", "eps", "1 / sqrt(min(s, 1000))", "kohya_debiased"),
-    ("the same, `--v_parameterization`", "v", "1 / (1 + s)", "kohya_debiased"),
+    ("the same, `--v_parameterization`", "v", "1 / (1 + min(s, 1000))", "{name: kohya_debiased, v_max_snr: 1000.0}"),
     ("kohya-ss `--scale_v_pred_loss_like_noise_pred`", "v", "s / (1 + s)", "snr"),
     ("OneTrainer MIN_SNR_GAMMA", "eps", "min(s, g) / s", "{name: min_snr, gamma: g}"),
     ("the same, v prediction", "v", "min(s, g) / (1 + s)", "{name: min_snr, gamma: g}"),

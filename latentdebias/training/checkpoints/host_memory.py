@@ -22,7 +22,7 @@ def free_host_memory() -> int:
     process = psutil.Process().memory_info()
     groups = Path("/proc/self/cgroup")
     limits = [*cgroup_free(groups.read_text(), CGROUPS)] if groups.exists() else []
-    free = min(psutil.virtual_memory().available, *limits) // distributed.local_world_size()
+    free = min([psutil.virtual_memory().available, *limits]) // distributed.local_world_size()
     address_space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if address_space != resource.RLIM_INFINITY:
         free = min(free, address_space - process.vms)
@@ -45,9 +45,7 @@ def cgroup_free(groups: str, root: Path) -> Iterator[int]:
         if controllers not in FILES:
             continue
         place = Path(root, controllers, path.lstrip("/"))
-        limit, usage = (
-            ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        )
+        limit, usage = FILES[controllers]
         # In a container the path may be the host's, and the limit in a folder above.
         for folder in (place, *place.parents):
             if folder.is_relative_to(root) and (folder / limit).is_file():

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.diffusion.weightings.learned import without_uncertainty
+from latentdebias.errors import UserError
 from latentdebias.training.checkpoints.safetensors_file import copies_on_cpu, write_safetensors
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.zero_layouts import Fragment
@@ -89,11 +90,20 @@ class SavedState:
 
     def states_of(self, name: str) -> set[str]:
         """The kinds of state saved of weight `name`: `fp32`, the optimizer's own such as `exp_avg`, the averages."""
+        if name not in self._states:
+            raise UserError(
+                f"The checkpoint holds no weight {name!r}, which the run trains under these settings. Give them back, "
+                f"or start from the weights alone: init_from with the model directory."
+            )
         return self._states[name]
 
     def is_cut(self, key: str) -> bool:
         """Whether `key` was saved in pieces of a flattened weight."""
         return key in self._pieces
+
+    def has_whole(self, key: str) -> bool:
+        """Whether a tensor was saved whole under `key`."""
+        return key in self._wholes
 
     def whole(self, key: str) -> Tensor:
         """A tensor that was saved whole."""
@@ -167,8 +177,22 @@ class RunState:
             {name: saved.whole(f"{UNTRAINED}/{name}") for name in self.zero_state.untrained()}
         )
         for name, tensor in self.shared.items():
-            tensor.copy_(saved.whole(f"{SHARED}/{name}"))
+            self._restore_shared(name, tensor, saved)
         self.zero_state.update_model(lambda name, numel: saved.read(f"{FP32}/{name}", 0, numel))
+
+    def _restore_shared(self, name: str, tensor: Tensor, saved: SavedState) -> None:
+        """Restore a tensor of `shared`; one that the checkpoint lacks stays as a new run has it (`may_change`)."""
+        key = f"{SHARED}/{name}"
+        if not saved.has_whole(key):
+            return
+        value = saved.whole(key)
+        if value.shape != tensor.shape:
+            raise UserError(
+                f"The checkpoint's {name} has the shape {tuple(value.shape)}, and these settings make it "
+                f"{tuple(tensor.shape)}. Give the sizes of diffusion.weighting and diffusion.timesteps back, or start "
+                f"from the weights alone: init_from with the model directory."
+            )
+        tensor.copy_(value)
 
     def _to_write(self) -> Iterator[Fragment]:
         for fragment in self.zero_state.fragments():

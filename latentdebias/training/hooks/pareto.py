@@ -24,7 +24,8 @@ CHUNK = 64
 def share_weights(state: RunState, diffusion: Diffusion) -> None:
     """Give the solved weights a place in the checkpoints of a run with weighting `pareto`; others have none."""
     if isinstance(diffusion.weighting, Pareto):
-        state.shared[SAVED] = torch.ones(diffusion.weighting.bins, dtype=torch.float64)
+        # Not a number until they are solved, or restored.
+        state.shared[SAVED] = torch.full((diffusion.weighting.bins,), torch.nan, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class ParetoWeights:
         self.batch_at, self.open_network = batch_at, open_network
 
     def start_at(self, step: int) -> None:
-        """Use the weights of the checkpoint of `step`, or solve the first ones; every rank must call it."""
-        if step == 0:
+        """Use the weights of the checkpoint of `step`; solve them where it has none. Every rank must call it."""
+        if self.state.shared[SAVED].isnan().any():
             self.solve(step)
         self.diffusion.set_bin_weights(self.state.shared[SAVED])
 
@@ -83,8 +84,9 @@ class ParetoWeights:
         gradients = []
         for number in range(weighting.bins):
             t = timesteps_in(self.diffusion, number, weighting.bins, len(latents))
-            gradients.append(bin_gradient(network, latents, t, CHUNK))
+            # One gradient of all bins is as large as the network: they wait in the host's memory.
+            gradients.append(bin_gradient(network, latents, t, CHUNK).cpu())
         gram = inner_products(gradients).cpu()
         if not torch.isfinite(gram).all():  # the update that made them so is skipped or stopped elsewhere
-            return self.state.shared[SAVED].clone()
+            return self.state.shared[SAVED].nan_to_num(nan=1.0)
         return weighting.bins * SOLVERS[weighting.solver](regularized(gram, weighting.regularization))
