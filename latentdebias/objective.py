@@ -25,7 +25,7 @@ SAME = 0.02
 """Two effective weights at most this far apart are called one objective."""
 SPACES = ("eps", "x0", "v", "flow")
 SHARES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
-MISSED = 0.1
+MISSED = 0.2
 """The share of the schedule that a density may leave out unnoticed: those of infinite range have tails never drawn."""
 REGISTRIES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,

@@ -23,6 +23,7 @@ from latentdebias.batches.plan import plan_batches
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.config.resume import ResumeSettings
+from latentdebias.diffusion.weightings.learned import Edm2Uncertainty, add_uncertainty
 from latentdebias.diffusion.weightings.solved import Pareto
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
@@ -113,6 +114,8 @@ class Run:
             checkpoint_blocks(backbone)
         if "blocks" in (training.compile, training.activation_checkpointing):
             gather_whole_blocks(backbone)
+        if isinstance(self.diffusion.weighting, Edm2Uncertainty):
+            add_uncertainty(backbone, self.diffusion.weighting, self.diffusion.schedule)
         return backbone
 
     def train(self) -> TrainState:

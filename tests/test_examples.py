@@ -47,6 +47,14 @@ def test_the_loss_inside_a_diffusers_and_accelerate_loop(tmp_path):
     assert DDPMPipeline.from_pretrained(tmp_path / "unet").scheduler.config.prediction_type == "epsilon"
 
 
+@pytest.mark.parametrize("script", ["text_to_image_finetuning.py", "lightning_module.py"])
+def test_the_loss_inside_other_trainers(script):
+    curve = losses(run(script, "--steps", 20))
+    assert len(curve) == 20
+    assert all(map(math.isfinite, curve))
+    assert sum(curve[-5:]) < sum(curve[:5])
+
+
 def test_a_dinov3_style_vit_denoises():
     name = "vit_small_patch16_dinov3"
     curve = losses(run("timm_dinov3_denoiser.py", "--timm-name", name, "--steps", 4))

@@ -96,6 +96,8 @@ PUBLISHED = {
     "lightningdit": lightningdit,
     "jit": jit,
     "edm": edm,
+    # Where u is 0, as at the start.
+    "edm2": edm,
     "sid2": sid2,
     "vdm": vdm,
 }

@@ -32,13 +32,15 @@ class LossTerms:
     """What a loss is the sum of, each `(B,)` fp32, and `x0_error`, for the log.
 
     That is the weighted error, the bound that trains a learned variance, and the sum of the additional `terms`.
-    `x0_error` is the squared error of the x0 that the prediction means, without a weight or a gradient.
+    `x0_error` is the squared error of the x0 that the prediction means, without a weight or a gradient. `uncertainty`
+    is the u of a learned weighting, which is then one of the `terms`, and by e^u the error is divided.
     """
 
     error: Tensor
     bound: Tensor
     terms: Tensor
     x0_error: Tensor
+    uncertainty: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -217,7 +219,9 @@ class Diffusion:
             eps = torch.randn_like(x0)
         z, time = self.add_noise(x0, eps, t), self.model_time(t)
         z_in = self.model_input(z, t)
-        output = model(z_in, time) if y is None else model(z_in, time, y)
+        output, uncertainty = model(z_in, time) if y is None else model(z_in, time, y), None
+        if isinstance(output, tuple):
+            output, uncertainty = output
         prediction, values = self.variance.split(output, z)
         prediction = prediction.to(z.dtype)
         target = self.target_of(x0, eps, t)
@@ -232,9 +236,12 @@ class Diffusion:
         terms = torch.zeros_like(error)
         for term in self.terms:
             terms = terms + term.value(prediction, target, other)
+        error = error * self.loss_weight(t)
+        if uncertainty is not None:
+            error, terms = error * torch.exp(-uncertainty), terms + uncertainty
         level = self.schedule.level(t)
         x0_error = squared.detach() * (level.sigma / self.target.det(level)) ** 2
-        return LossTerms(error * self.loss_weight(t), bound, terms, x0_error)
+        return LossTerms(error, bound, terms, x0_error, uncertainty)
 
     def _other_error(self, difference: Tensor, t: Tensor) -> Tensor:
         """The mean over elements of an error function other than the square: `(B, ...)` -> `(B,)`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from latentdebias import cli
+from latentdebias.analysis.figures import FIGURES
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER
 from latentdebias.cli import analyze, encode, evaluate, plan, sample, study
 from latentdebias.commands.encode import EncodeOptions
@@ -156,3 +157,14 @@ def test_how_threads_wait_is_set_before_torch_is_loaded_unless_the_user_says(mod
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env={**environment, **given}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(expected), "False"]
+
+
+@pytest.mark.parametrize("figure", analyze.FIGURES)
+def test_figures_state_the_defaults_of_their_options(figure):
+    parser = analyze.parser(figure)
+    for field in dataclasses.fields(FIGURES.class_of(figure)):
+        text, default = help_of(parser, field.name), field.default
+        if isinstance(default, int | float):
+            assert f"default {default:g}" in text, field.name
+        elif isinstance(default, tuple) and isinstance(default[0], int):
+            assert f"default {','.join(map(str, default))}" in text, field.name

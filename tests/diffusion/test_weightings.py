@@ -8,8 +8,9 @@ from latentdebias.diffusion import TARGETS, WEIGHTINGS
 from latentdebias.errors import UserError
 
 T = torch.arange(1000)
-# kohya_debiased is another objective under eps than under v, which is the point of it.
-PAPER_WEIGHTS = [name for name in WEIGHTINGS.names() if name not in ("constant", "kohya_debiased")]
+# Those of other codes are other objectives under eps than under v, which is the point of them.
+OF_CODES = ("kohya_debiased", "onetrainer_debiased", "min_snr_over_snr")
+PAPER_WEIGHTS = [name for name in WEIGHTINGS.names() if name not in ("constant", *OF_CODES)]
 
 
 def weight(weighting, target="eps", schedule="linear"):

@@ -103,10 +103,9 @@ class Pareto(Figure):
     def _instability(self, each: LabelledModel, inputs: Inputs) -> Iterator[Instability]:
         solved: dict[tuple[str, int], list[Tensor]] = {}
         sets = [(samples, repeat) for samples in sorted(self.samples) for repeat in range(self.repeats)]
+        order = torch.randperm(len(inputs.latents), generator=torch.Generator().manual_seed(inputs.seed))
         for samples, repeat in tqdm(sets, desc="instability", unit="set"):
-            # Sets apart from one another, each spread over the whole of the data.
-            stride = len(inputs.latents) // samples
-            rows = torch.arange(samples) * stride + repeat * stride // self.repeats
+            rows = order[repeat * samples : (repeat + 1) * samples]
             part = inputs.latents.part(rows)
             gradients = []
             for number in range(self.bins):

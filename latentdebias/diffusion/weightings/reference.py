@@ -101,6 +101,8 @@ BY_SCHEDULE = {
     "constant": "1 on the network's own target: the baseline of each paper",
     "vlb": "beta^2 / ((1 - beta) sigma^2) on eps, of a discrete schedule: Debias, eq. 5 and 13",
     "elbo": "-1/2 d log s / dt on eps: the bound of continuous time, Kingma et al. 2021",
+    "edm2_uncertainty": "that of `edm` over e^u, with u(s) learned and added to the loss: Karras et al. 2024",
+    "pareto": "a weight on x0 for each of B bins of t, solved from their gradients every N steps: Hang et al. 2023, eq. 11",
     "edm_monotonic": "-1/2 d log s / dt N(log s; 2.4, 2.4^2) (1 + 4 / s) on eps, held at its peak below: Kingma & Gao 2023",
 }
 CODES = (

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from latentdebias import distributed
+from latentdebias.diffusion.weightings.learned import without_uncertainty
 from latentdebias.training.checkpoints.safetensors_file import copies_on_cpu, write_safetensors
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.zero_layouts import Fragment
@@ -133,12 +134,12 @@ class RunState:
         return int(on_cpu * (FP32_BYTES + (0 if self.zero_state.has_optimizer_state() else optimizer_bytes)))
 
     def gathered(self, average: str) -> dict[str, Tensor]:
-        """The whole state dict of an average, fp32 on the CPU, on rank 0; empty elsewhere. Every rank must call it.
+        """The network's state dict in an average, fp32 on the CPU, on rank 0; empty elsewhere. Every rank must call it.
 
         `average` is a name as in `EMAOptions.names`, or `none` for the weights themselves.
         """
         with self.ema.swapped_in(average):
-            return self.zero_state.gathered_weights()
+            return without_uncertainty(self.zero_state.gathered_weights())
 
     @torch.no_grad()
     def share(self) -> StateShare:

@@ -49,5 +49,7 @@ class Logging:
                 "x0_loss_by_t": losses.x0_loss_by_t,
                 "x0_loss_error_by_t": losses.x0_loss_error_by_t,
             }
+            if any(u is not None for u in losses.uncertainty_by_t):
+                record["uncertainty_by_t"] = losses.uncertainty_by_t
             self.log.write(state.step, record)
             self.log.show(record)
