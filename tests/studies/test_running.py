@@ -27,7 +27,7 @@ if settings["diffusion.weighting"] == "constant":
     print("some words", file=sys.stderr)
     sys.exit("error: no loss\\rtrain: 1%")
 start = time.time()
-time.sleep(1)
+time.sleep(2)
 Path(settings["run_dir"], "trained").write_text(f"{start} {time.time()}")
 """
 
