@@ -17,7 +17,8 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from latentdebias.files import publish, read_json
+from latentdebias.errors import UserError
+from latentdebias.files import check_output_folder, publish, read_json, try_lock
 from latentdebias.models.model_directory import CONFIG, WEIGHTS, read_model_config
 from latentdebias.studies.results import tuned_values
 from latentdebias.studies.scoring import Scorer, check_draws
@@ -35,8 +36,18 @@ def run_study(study: Study, workers: int) -> list[Cell]:
     """Train and score every cell that is not, `workers` at a time; returns the cells that failed.
 
     A killed study goes on with the same call. Raises `UserError` before anything is trained where data, reference or
-    extractor are missing, or images cannot be drawn as the study says.
+    extractor are missing, images cannot be drawn as the study says, or another process runs the study.
     """
+    check_output_folder(study.out)
+    study.out.mkdir(parents=True, exist_ok=True)
+    lock = try_lock(study.out / "lock")
+    if lock is None:
+        raise UserError(f"{study.out} is in use by another process that runs this study; wait for it, or end it.")
+    with lock:
+        return _run_study(study, workers)
+
+
+def _run_study(study: Study, workers: int) -> list[Cell]:
     check_draws(study)
     scorer = Scorer.of(study)
     scorer.features()

@@ -1,17 +1,21 @@
 """Cells in processes of their own: failures, what is skipped, and one study that is killed and goes on."""
 
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
-from forking import Fork
-from launching import LAUNCHER_VARIABLES
+from launching import ROOT, environment_without_launcher
 
 from latentdebias.errors import UserError
+from latentdebias.files import try_lock
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
 from latentdebias.studies import running
 from latentdebias.studies.report import write_report
 from latentdebias.studies.results import results_of
-from latentdebias.studies.running import Runner, failure_of, is_trained
+from latentdebias.studies.running import Runner, failure_of, is_trained, run_study
 from latentdebias.studies.scoring import Scorer, check_draws
 from latentdebias.studies.study import Study
 
@@ -23,7 +27,7 @@ if settings["diffusion.weighting"] == "constant":
     print("some words", file=sys.stderr)
     sys.exit("error: no loss\\rtrain: 1%")
 start = time.time()
-time.sleep(1)
+time.sleep(2)
 Path(settings["run_dir"], "trained").write_text(f"{start} {time.time()}")
 """
 
@@ -113,6 +117,13 @@ def test_metrics_that_give_no_score_are_a_users_error(trained, read_study):
         Scorer.of(study).score(study.cells({})[0])
 
 
+def test_a_study_that_runs_already_is_refused(read_study):
+    study = read_study()
+    study.out.mkdir()
+    with try_lock(study.out / "lock"), pytest.raises(UserError, match="in use"):
+        run_study(study, 1)
+
+
 def test_what_cannot_be_drawn_or_read_is_refused_before_training(read_study):
     with pytest.raises(UserError, match="eps-debias"):
         check_draws(
@@ -125,26 +136,26 @@ def test_what_cannot_be_drawn_or_read_is_refused_before_training(read_study):
 
 
 @pytest.mark.launcher
-def test_a_killed_study_goes_on_to_the_same_scores(write_study, process_group, tmp_path, monkeypatch):
-    """Killed with all cells in mid-training, and run again, it has the scores of cells that ran here, uninterrupted."""
+def test_a_killed_study_goes_on_to_the_same_scores(write_study, process_group, tmp_path):
+    """Killed while it trains, and run again, it has the scores of a cell that ran here without a break."""
 
     def path_of(out):
-        grid = {"diffusion.weighting": ["constant", "debias"]}
-        return write_study(grid=grid, out=str(tmp_path / out), evaluate={"at": [2, 60]})
+        grid = {"diffusion.weighting": ["constant"]}
+        return write_study(grid=grid, out=str(tmp_path / out), evaluate={"at": [2, 200]})
 
     torch.set_num_threads(1)
     whole = Study.read(path_of("whole"))
-    for cell in whole.cells({}):
-        Run(prepare(cell.config)).train()
-        Scorer.of(whole).score(cell)
+    [cell] = whole.cells({})
+    Run(prepare(cell.config)).train()
+    Scorer.of(whole).score(cell)
     write_report(whole, whole.out)
-    for name in LAUNCHER_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    words = ["study", "run", path_of("killed"), "--workers", 2]
-    killed = Fork(*words)
-    killed.wait_until(lambda: any((tmp_path / "killed").glob("cells/*/*/models/step-00000002")))
-    killed.kill()
+    words = [sys.executable, "-m", "latentdebias.cli.study", "run", str(path_of("killed"))]
+    alone = environment_without_launcher()
+    with subprocess.Popen(words, cwd=ROOT, env=alone) as study:
+        while not any((tmp_path / "killed").glob("cells/*/*/models/step-00000002")):
+            assert study.poll() is None
+            time.sleep(0.01)
+        study.kill()
     assert not list((tmp_path / "killed").glob("cells/*/*/model"))
-    again = Fork(*words)
-    assert again.end() == 0, again.err
+    subprocess.run(words, cwd=ROOT, env=alone, check=True, timeout=250)
     assert (tmp_path / "killed" / "scores.csv").read_text() == (whole.out / "scores.csv").read_text()
