@@ -1,13 +1,16 @@
 """The checks of a run that need no process group; what they open (shards, autoencoder, ...) is kept for the run."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from latentdebias import distributed
 from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_autoencoder, load_this_autoencoder
+from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.embeddings import TableTime
 from latentdebias.backbones.sized import SizedBackbone
 from latentdebias.batches.loader import check_flip
@@ -20,6 +23,7 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.diffusion.terms import check_pairs
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
+from latentdebias.models.model_directory import ModelConfig
 from latentdebias.objective import Objective
 from latentdebias.sampling import ModelFacts, check_draw
 from latentdebias.training.deepspeed_options import zero_stage
@@ -45,6 +49,29 @@ class Prepared:
     device: torch.device
     autoencoder: Autoencoder | None
     evaluation: OpenedEvaluation | None
+
+    def model_config(self, step: int, average: str) -> ModelConfig:
+        """What a model directory says of this run's network with the weights of `average` after `step` updates."""
+        manifest = self.shards.manifest
+        return ModelConfig(
+            imports=list(self.config.imports),
+            model=BACKBONES.spec_of(self.network.untrained().spec),
+            diffusion=self.diffusion.spec(),
+            latent_shape=self.network.latent_shape,
+            num_classes=self.network.num_classes,
+            class_names=manifest.class_names,
+            normalization=self.normalization,
+            resolution=manifest.resolution,
+            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
+            step=step,
+            ema=average,
+        )
+
+    def data_identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with besides the options: the data's sha256, and what decides its order."""
+        digests = "".join(shard.sha256 for shard in self.shards.manifest.shards)
+        sha256 = hashlib.sha256(digests.encode()).hexdigest()
+        return {"data (sha256)": sha256, **self.shards.resume_settings(self.batch_plan.world_size)}
 
 
 def prepare(config: RunConfig) -> Prepared:

@@ -1,26 +1,21 @@
 """A training run, from its checked config to its model directory: the one module that connects all packages."""
 
 import functools
-import hashlib
 import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from latentdebias import distributed
-from latentdebias.autoencoders import AutoencoderIdentity
-from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.blocks import checkpoint_blocks, compile_blocks
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.batches.batch import Batch
 from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.plan import plan_batches
-from latentdebias.batches.reader import TrainingSet
 from latentdebias.config import RunConfig, write_config
 from latentdebias.config.resume import ResumeSettings
 from latentdebias.diffusion.weightings.learned import Edm2Uncertainty, add_uncertainty
@@ -30,7 +25,7 @@ from latentdebias.errors import UserError
 from latentdebias.models.ema_profiles import name_of_std
 from latentdebias.models.ema_snapshots import SnapshotFolder
 from latentdebias.models.init_from import load_initial_weights
-from latentdebias.models.model_directory import ModelConfig, save_model
+from latentdebias.models.model_directory import save_model
 from latentdebias.precision import set_precision
 from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
@@ -99,7 +94,7 @@ class Run:
         self.checkpoints = Checkpoints(
             self.run_dir / CHECKPOINTS,
             self.state,
-            ResumeSettings(self.config, _data_identity(prepared.shards, self.plan.world_size), training.may_change),
+            ResumeSettings(self.config, prepared.data_identity(), training.may_change),
             CheckpointPolicy(training.keep_checkpoints, training.keep_every, training.stop_within),
         )
 
@@ -147,7 +142,7 @@ class Run:
         if distributed.rank() == 0:
             write_config(self.config, self.run_dir / "config.yaml")
             if self.config.ema.snapshot_every:
-                self.snapshots.start_at(first, self._model_config(first, self.config.ema.first))
+                self.snapshots.start_at(first, self.prepared.model_config(first, self.config.ema.first))
         say(self.checkpoints.describe_memory(optimizer_bytes(self.config.optimizer)))
         state = TrainState(first)
         with self.training(state, last) as train:
@@ -298,27 +293,4 @@ class Run:
             WithAverage(self.state, average, 0, export).now(state.step)
 
     def _export(self, average: str, directory: Path, step: int, weights: dict[str, Tensor]) -> None:
-        save_model(directory, self._model_config(step, average), weights)
-
-    def _model_config(self, step: int, average: str) -> ModelConfig:
-        prepared, manifest = self.prepared, self.prepared.shards.manifest
-        return ModelConfig(
-            imports=list(self.config.imports),
-            model=BACKBONES.spec_of(prepared.network.untrained().spec),
-            diffusion=self.diffusion.spec(),
-            latent_shape=prepared.network.latent_shape,
-            num_classes=prepared.network.num_classes,
-            class_names=manifest.class_names,
-            normalization=prepared.normalization,
-            resolution=manifest.resolution,
-            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
-            step=step,
-            ema=average,
-        )
-
-
-def _data_identity(shards: TrainingSet, world_size: int) -> dict[str, Any]:
-    """What a checkpoint must agree with besides the options: the sha256 of the data, and what decides its order."""
-    digests = "".join(shard.sha256 for shard in shards.manifest.shards)
-    sha256 = hashlib.sha256(digests.encode()).hexdigest()
-    return {"data (sha256)": sha256, **shards.resume_settings(world_size)}
+        save_model(directory, self.prepared.model_config(step, average), weights)
