@@ -145,7 +145,7 @@ def test_other_defaults_that_help_states():
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({}, "30000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+    [({}, "8000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
     ids=["default", "spin count", "wait policy"],
 )
 @pytest.mark.parametrize("module", ["latentdebias.cli", "latentdebias.cli.train"])
