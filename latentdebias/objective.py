@@ -136,6 +136,7 @@ class Recipe:
     objective: Objective
 
 
+@functools.cache
 def read_recipes() -> list[Recipe]:
     """Every recipe in `configs/recipes/`, by name; their warnings are for those who train with them."""
     recipes = []

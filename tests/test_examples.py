@@ -3,13 +3,12 @@
 import math
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from diffusers import DDPMPipeline
-from launching import environment_without_launcher
+from forking import ScriptFork
 
 from latentdebias.autoencoders import AUTOENCODERS
 from latentdebias.backbones import BACKBONES
@@ -26,12 +25,9 @@ ROOT = EXAMPLES.parent
 
 
 def run(script, *arguments, cwd=EXAMPLES):
-    alone = environment_without_launcher()
-    command, threads = [sys.executable, str(script), *map(str, arguments)], {"OMP_NUM_THREADS": "1"}
-    environment = {**alone, **threads, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    fork = ScriptFork(cwd / script, *arguments, cwd=cwd)
+    assert fork.end() == 0, fork.err
+    return fork.out
 
 
 def losses(output):

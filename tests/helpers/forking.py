@@ -1,6 +1,7 @@
-"""Commands in forks of this process, which have imported what a fresh process would take seconds to import."""
+"""Commands and scripts in forks of one server process, which has imported what each would take seconds to import."""
 
 import os
+import runpy
 import sys
 import tempfile
 import time
@@ -8,7 +9,12 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
+from launching import LAUNCHER_VARIABLES
+
 from latentdebias.cli import start
+
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "diffusers", "latentdebias.commands.sample"])
 
 
 class Fork:
@@ -17,7 +23,7 @@ class Fork:
     def __init__(self, name: str, *arguments: object, **environment: str) -> None:
         self._output = Path(tempfile.mkdtemp())
         words = ["latentdebias", name, *map(str, arguments)]
-        self.process = get_context("fork").Process(target=_run, args=(words, environment, self._output))
+        self.process = FORKS.Process(target=_run, args=(words, environment, self._output))
         self.process.start()
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
@@ -33,7 +39,7 @@ class Fork:
 
     def end(self) -> int | None:
         """Wait for the command, and return its exit code."""
-        self.process.join(120)
+        self.process.join(200)
         return self.process.exitcode
 
     @property
@@ -45,12 +51,33 @@ class Fork:
         return (self._output / "err").read_text()
 
 
+class ScriptFork(Fork):
+    """`python SCRIPT ARGUMENTS` in the folder `cwd`, in a process of its own."""
+
+    def __init__(self, script: Path, *arguments: object, cwd: Path) -> None:
+        self._output = Path(tempfile.mkdtemp())
+        words = [str(script), *map(str, arguments)]
+        self.process = FORKS.Process(target=_run_script, args=(words, cwd, self._output))
+        self.process.start()
+
+
 def _run(words: list[str], environment: dict[str, str], output: Path) -> None:
-    for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
-        stream.flush()
-        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), 1 if name == "out" else 2)
-    # pytest has put its own objects in their place.
-    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    _write_to(output)
     os.environ.update(environment)
     sys.argv = words
     start()
+
+
+def _run_script(words: list[str], cwd: Path, output: Path) -> None:
+    _write_to(output)
+    os.chdir(cwd)
+    for name in LAUNCHER_VARIABLES:
+        os.environ.pop(name, None)
+    sys.argv, sys.path[:0] = words, [str(Path(words[0]).parent)]
+    runpy.run_path(words[0], run_name="__main__")
+
+
+def _write_to(output: Path) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(output / name, os.O_WRONLY | os.O_CREAT), number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
