@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import forking  # noqa: F401
 import torch
 
 from latentdebias.distributed import free_port
@@ -16,7 +17,8 @@ from latentdebias.training.hooks import TrainState, together
 
 def on_two_ranks(work: Callable[..., None], *arguments: object) -> None:
     """Call `work(*arguments)` on two ranks that have joined; an error on either is raised here."""
-    torch.multiprocessing.spawn(_join, (free_port(), work, arguments), nprocs=2)
+    # Forks of the server of `forking`, which has the imports.
+    torch.multiprocessing.start_processes(_join, (free_port(), work, arguments), nprocs=2, start_method="forkserver")
 
 
 def _join(rank: int, port: int, work: Callable[..., None], arguments: tuple[object, ...]) -> None:
