@@ -61,7 +61,7 @@ def _find(name_or_path: str, beside: Path) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    names = [path.name for path in CONFIG_DIR.glob("*.yaml")]
+    names = [path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*.yaml")]
     raise UserError(
         f"There is no config {name_or_path!r}, as a path or in {CONFIG_DIR}. {legal_choices(name_or_path, names)}"
     )
