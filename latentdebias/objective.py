@@ -119,8 +119,7 @@ class Objective:
         t = process.schedule.from_unit(torch.tensor([share], dtype=torch.float64))
         level = process.schedule.level_and_rate(t, torch.float64).inside()
         on_target = process.weighting.weight_of_target(process.target, level)
-        # As the weighting's own conversion: |ds|^2 / |dy|^2 at a fixed z.
-        ratios = [(process.target.det(level) / TARGETS.build(name).det(level)) ** 2 for name in SPACES]
+        ratios = [TARGETS.build(name).error_ratio(process.target, level) for name in SPACES]
         weights = "".join(f"{float(on_target * ratio):11.3g}" for ratio in ratios)
         nearest = int((self.weight.log_snr - level.log_snr).abs().argmin())
         drawn, effective = float(self.weight.density[nearest]), float(self.weight.weight[nearest])

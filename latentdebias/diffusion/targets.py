@@ -33,6 +33,10 @@ class Target(ABC):
         a, b = self.coefficients(level)
         return level.alpha * b - level.sigma * a
 
+    def error_ratio(self, other: "Target", level: NoiseLevel) -> Tensor:
+        """What a squared error of this target at a fixed z is multiplied by to be that of `other`; shaped as alpha."""
+        return (other.det(level) / self.det(level)) ** 2
+
     def input_scale(self, level: NoiseLevel) -> Tensor:
         """What z is multiplied by before the network sees it, in the shape of `level.alpha`."""
         return torch.ones_like(level.alpha)

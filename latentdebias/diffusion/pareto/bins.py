@@ -63,7 +63,7 @@ def factor_to(space: Target, diffusion: Diffusion, t: Tensor) -> Tensor:
     At a fixed z_t it is (det_space / det_target)^2 (see `latentdebias.diffusion.targets`).
     """
     level = diffusion.schedule.level(t, torch.float64)
-    return (space.det(level) / diffusion.target.det(level)) ** 2
+    return diffusion.target.error_ratio(space, level)
 
 
 def x0_errors(model: Model, latents: Latents, t: Tensor) -> Tensor:

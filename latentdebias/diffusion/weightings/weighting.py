@@ -47,9 +47,7 @@ class Weighting(ABC):
             assert level.rate is not None, "level_and_rate gives it"
             weight = weight * level.rate / 2
         if self.space != "target":
-            stated = TARGETS.build(self.space)
-            ratio = stated.det(level) / target.det(level)
-            weight = weight * ratio**2
+            weight = weight * target.error_ratio(TARGETS.build(self.space), level)
         return weight if self.max_weight is None else weight.clamp(max=self.max_weight)
 
 
