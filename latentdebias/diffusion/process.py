@@ -128,7 +128,9 @@ class Diffusion:
     def loss_weight(self, t: Tensor) -> Tensor:
         """The weight at t on the squared error of the target: `(B,)` -> `(B,)`, fp32."""
         if not isinstance(self.schedule, DiscreteSchedule):
-            weight = self.weighting.weight_of_target(self.target, self.schedule.level_and_rate(t))
+            needs_rate = self.weighting.per == "log_snr"
+            level = self.schedule.level_and_rate(t) if needs_rate else self.schedule.level(t)
+            weight = self.weighting.weight_of_target(self.target, level)
             return weight * self._weight_scale * self._bin_weights_at(t).to(weight.dtype)
         if t.device not in self._weight_tables:
             weight = self._weight_on_grid() * self._weight_scale * self._bin_weights_at(self.schedule.grid())
