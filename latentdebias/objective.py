@@ -97,6 +97,8 @@ class Objective:
         """The parts, the weight in every space, and the nearest recipe, in lines."""
         parts = {part: getattr(self.diffusion, part) for part in PARTS}
         lines = [f"{part:12s}{shown(built)}" for part, built in parts.items() if built]
+        if len(self.weight.log_snr) < 2:
+            return [*lines, "a schedule of one timestep has no weight over the noise level"]
         lines += ["", f"weight on the squared error of each target, by share of the schedule{self._learned}"]
         heads = "".join(f"{name:>11s}" for name in SPACES)
         lines.append(f"{'share':>8s}{'log SNR':>9s}{heads}{'drawn':>10s}{'effective':>11s}")

@@ -176,6 +176,15 @@ def test_a_density_beyond_the_ends_of_the_schedule_is_refused(schedule, timestep
         Objective(Diffusion(schedule, "v", timesteps=timesteps)).check()
 
 
+def test_a_schedule_of_one_timestep_trains_and_is_described():
+    schedule = {"name": "linear", "num_timesteps": 1, "beta_range": "diffusers"}
+    objective = Objective(Diffusion(schedule))
+    objective.check()
+    assert objective.notes() == []
+    assert "log SNR nan" in objective.summary()
+    assert "one timestep" in objective.describe()[-1]
+
+
 def test_what_is_learned_is_not_described_as_known():
     learned = Objective(Diffusion("edm", "edm", "edm2_uncertainty", "log_normal"))
     assert "before what is learned" in learned.summary()

@@ -9,6 +9,7 @@ variance of their gradients. v is that of the path of equal SNR that preserves v
 all noise levels, where those of eps and x0 vanish at one end of the schedule, and would have W grow there for nothing.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +40,9 @@ class EffectiveWeight:
         return self.density > 0
 
     def quantile(self, share: float) -> float:
-        """The log SNR above which `share` of the weight lies."""
+        """The log SNR above which `share` of the weight lies; nan for a schedule of a single timestep."""
+        if len(self.log_snr) < 2:
+            return math.nan
         below = torch.cumulative_trapezoid(self.weight, -self.log_snr)
         return float(self.log_snr[1:][(below / below[-1] >= share).nonzero()[0, 0]])
 
