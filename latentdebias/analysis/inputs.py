@@ -68,7 +68,7 @@ class Inputs:
     def models(self) -> list[LabelledModel]:
         """The models on `device`; `UserError` where there is none, or where their latents differ."""
         if not self.directories:
-            raise UserError("This figure is of trained models: name at least one, --model DIR.")
+            raise UserError("Trained models are needed: name at least one, --model DIR.")
         if len(set(self.directories)) < len(self.directories):
             raise UserError("A model directory is given twice; name each with one --model DIR.")
         models = [load_model(directory, self.device) for directory in self.directories]
@@ -116,6 +116,10 @@ class Inputs:
         """The first model with the autoencoder, which is that of all models."""
         return self.models[0].model.image_sampler(self.vae)
 
+    def image_sampler_of(self, each: LabelledModel) -> ImageSampler:
+        """One of the models with the autoencoder, which is loaded once for all of them."""
+        return replace(self.image_sampler, model=each.model.latent_model)
+
     def draw_options(self, sampler: Sampler, steps: int, guidance: float | None) -> DrawOptions:
         """The options to draw with; a guidance of None is the package's default, and 1 for models without classes.
 
@@ -151,7 +155,7 @@ def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path)
         if ours != theirs:
             raise UserError(
                 f"{directory} is a model of other latents than the first one: its {name} is {theirs}, and that of the "
-                f"first is {ours}. Analyse them one by one."
+                f"first is {ours}. Name models of the same latents and classes, or one by one."
             )
 
 

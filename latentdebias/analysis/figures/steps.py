@@ -106,7 +106,7 @@ class Steps(Figure):
         self, inputs: Inputs, each: LabelledModel, options: DrawOptions, scoring: Scoring, reference: FeatureSet
     ) -> Scored:
         classes = list(range(each.model.config.num_classes or 1))
-        drawn = GeneratedImages(each.model.image_sampler(inputs.vae), labels_in_turn(classes, self.images), options)
+        drawn = GeneratedImages(inputs.image_sampler_of(each), labels_in_turn(classes, self.images), options)
         first: list[Tensor] = []
 
         def kept() -> Any:
