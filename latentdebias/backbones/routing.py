@@ -3,7 +3,7 @@
 The paper is arXiv:2501.04765. Nothing is added to the network, and sampling runs every token through every block.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -61,7 +61,7 @@ class Router(nn.Module):
             )
 
     def through(
-        self, blocks: Sequence[nn.Module], x: Tensor, patches: int, ropes: Sequence[Tensor | None], run: RunBlock
+        self, blocks: Iterable[nn.Module], x: Tensor, patches: int, ropes: Sequence[Tensor | None], run: RunBlock
     ) -> Tensor:
         """The output `(B, N, D)` of all blocks for tokens x `(B, N, D)`, of which the last `patches` are patches.
 

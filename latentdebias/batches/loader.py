@@ -5,7 +5,7 @@ there; its flip, label drop, posterior sample, timestep and noise come from a co
 (seed, position). So workers, resumes and micro-batches cannot change the training.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from latentdebias.batches.batch import Batch, StoredBatch
-from latentdebias.batches.draws import SampleDraws, SampleUniforms, device_noise
+from latentdebias.batches.draws import NoiseSource, SampleDraws, SampleUniforms, device_noise
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import BatchPlan
@@ -52,9 +52,12 @@ class LatentBatches:
 
     def read(self, micro_steps: range) -> Iterator[Batch | StoredBatch]:
         """The batches of `micro_steps` on the CPU, without their noise where `data.noise` is "device"."""
-        read = {"host": self._batch, "device": self._stored_batch}[self.options.noise]
+        reads: dict[NoiseSource, Callable[[int, Views], Batch | StoredBatch]] = {
+            "host": self._batch,
+            "device": self._stored_batch,
+        }
         for micro_step, views in zip(micro_steps, self.shards.samples(self.plan, micro_steps), strict=True):
-            yield read(micro_step, views)
+            yield reads[self.options.noise](micro_step, views)
 
     def _batch(self, micro_step: int, views: Views) -> Batch:
         positions = self.plan.positions(micro_step).tolist()

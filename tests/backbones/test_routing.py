@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.activations import activation_bytes
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.backbones.routing import routers
 from latentdebias.errors import UserError
@@ -118,6 +119,15 @@ def test_flops_are_those_of_the_tokens_that_run():
     for share, whole in count.items():
         flops = forward_flops(BACKBONES.build({"name": "dit_s_patch2", "routing": share}), (4, 32, 32), 1000)
         assert flops.blocks == whole * block(tokens) + (depth - whole) * block(tokens // 2)
+
+
+def test_tokens_that_skip_blocks_leave_fewer_activations():
+    plain, routed = (
+        activation_bytes(BACKBONES.build({**DIT, "routing": {**ROUTING, "share": share}}), (4, 8, 8), 10, 4, "fp32")
+        for share in (0, 0.5)
+    )
+    # Two of the four blocks keep half as much, and the ends of the network and some indices remain.
+    assert 0.7 * plain.kept < routed.kept < 0.85 * plain.kept
 
 
 @pytest.mark.parametrize(
