@@ -75,8 +75,9 @@ def run_tiny(workspace, tiny_vae_dir):
         if name == "train":
             _train(given)
             return
-        subcommand = arguments[0] if not arguments[0].startswith("-") else ""
-        main([name, *arguments, *TINY.get(f"{name} {subcommand}".strip(), lambda *_: [])(given, tiny_vae_dir)])
+        subcommand = " ".join([name, *arguments[:1]])
+        tiny = TINY.get(subcommand) or TINY.get(name if arguments[:1] and arguments[0].startswith("-") else subcommand)
+        main([name, *arguments, *(tiny(given, tiny_vae_dir) if tiny else [])])
 
     return run
 
@@ -100,6 +101,7 @@ def _evaluate(given, vae: Path) -> list[str]:
 
 TINY = {
     "encode": _encode,
+    "plan": lambda *_: ["--set", SMALL_DIT],
     "sample": lambda *_: ["--steps", "2"],
     "evaluate": _evaluate,
     "evaluate colour-shift": lambda *_: ["--num", "8", "--steps", "1,2", "--cache", "cache"],
