@@ -25,10 +25,9 @@ TRAIN = {
     "training.sample_every": 0,
     "training.precision": "fp32",
     "data.workers": 0,
-    "data.vae": "null",
-    "data.resolution": "null",
-    "data.latent_shape": "null",
 }
+# What a shipped config states of its shards, which here are of smaller images and another autoencoder.
+OWN_SHARDS = [f"data.{key}=null" for key in ("vae", "resolution", "latent_shape")]
 SMALL_DIT = "model={name: dit, width: 32, depth: 2, heads: 2}"
 
 
@@ -43,7 +42,20 @@ def demo_run(digit_shards, process_group, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def workspace(demo_run, digit_images, digit_shards, tmp_path, monkeypatch) -> Path:
+def own_parts(monkeypatch):
+    """What a test registers, and the modules `my_*` that it imports, are forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    modules = set(sys.modules)
+    for registry in (AUTOENCODERS, BACKBONES, HOOKS, METRICS, WEIGHTINGS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for module in set(sys.modules) - modules:
+        if module.startswith("my_"):
+            sys.modules.pop(module)
+
+
+@pytest.fixture
+def workspace(demo_run, digit_images, digit_shards, tmp_path, own_parts, monkeypatch) -> Path:
     """The current folder: what the demo leaves, `photos/` of ten classes, a file in DiT's layout, examples, configs."""
     (tmp_path / "demo").mkdir()
     for name, path in {"images": digit_images, "shards": digit_shards, "digits_debias": demo_run}.items():
@@ -55,14 +67,7 @@ def workspace(demo_run, digit_images, digit_shards, tmp_path, monkeypatch) -> Pa
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    modules = set(sys.modules)
-    for registry in (AUTOENCODERS, BACKBONES, HOOKS, METRICS, WEIGHTINGS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
-    yield tmp_path
-    for module in set(sys.modules) - modules:
-        if module.startswith("my_"):
-            sys.modules.pop(module)
+    return tmp_path
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def run_tiny(workspace, tiny_vae_dir):
 
 
 def _train(given) -> None:
-    overrides = [*given.overrides, *(f"{key}={value}" for key, value in TRAIN.items())]
+    overrides = [*given.overrides, *(f"{key}={value}" for key, value in TRAIN.items()), *OWN_SHARDS]
     if isinstance(load_config(given.config, given.overrides).model, DiTSpec):
         overrides.append(SMALL_DIT)
     Run(prepare(load_config(given.config, overrides))).train()
@@ -94,6 +99,11 @@ def _encode(given, vae: Path) -> list[str]:
     return small if "vae" in given else [*small, "--vae", str(vae)]
 
 
+def _plan(given, vae: Path) -> list[str]:
+    changes = [SMALL_DIT, *(OWN_SHARDS if Path(given.config).exists() else [])]
+    return [word for change in changes for word in ("--set", change)]
+
+
 def _evaluate(given, vae: Path) -> list[str]:
     few = ["--num", "8", "--resamples", "0", "--cache", "cache"] + (["--steps", "2"] if given.model else [])
     return few if given.extractor else [*few, "--extractor", "pixels"]
@@ -101,7 +111,7 @@ def _evaluate(given, vae: Path) -> list[str]:
 
 TINY = {
     "encode": _encode,
-    "plan": lambda *_: ["--set", SMALL_DIT],
+    "plan": _plan,
     "sample": lambda *_: ["--steps", "2"],
     "evaluate": _evaluate,
     "evaluate colour-shift": lambda *_: ["--num", "8", "--steps", "1,2", "--cache", "cache"],

@@ -13,7 +13,7 @@ from latentdebias.evaluation.metrics import METRICS
 
 
 @pytest.fixture
-def examples(workspace):
+def examples(own_parts):
     """What the four blocks define and register; forgotten afterwards."""
     known = {"__name__": "my_examples"}
     for block in blocks(ROOT / "CONTRIBUTING.md"):

@@ -10,7 +10,7 @@ from doc_blocks import site_pages
 PAGES = site_pages()
 NAMES = [name for _, sources in PAGES.API.values() for source in sources for name in PAGES.public(source)]
 # A shape such as (B, C, H, W), (B,), `(N, D)` or one size for all; or where it is stated.
-SHAPE = re.compile(r"\([A-Z\d*a-z_]+(?:\([^)]*\))?[^)]*,[^)]*\)|shapes?")
+SHAPE = re.compile(r"\(\)|\([A-Z\d*a-z_]+(?:\([^)]*\))?[^)]*,[^)]*\)|shapes?")
 
 
 def documented(name):

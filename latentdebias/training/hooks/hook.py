@@ -38,6 +38,8 @@ class HookContext:
     def gathered(self, average: str) -> dict[str, Tensor]:
         """The state dict of an average (`none`: the weights), whole, fp32 on the CPU, on rank 0; empty elsewhere.
 
+        Each weight has the shape that the network gives it.
+
         Every rank must call it at the same step: the weights are gathered from all of them.
         """
         return self.state.gathered(average)
