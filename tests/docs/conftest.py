@@ -117,5 +117,5 @@ TINY = {
     "evaluate colour-shift": lambda *_: ["--num", "8", "--steps", "1,2", "--cache", "cache"],
     "export import-dit": lambda given, vae: ["--heads", "2", "--vae", str(vae)],
     "analyze error-by-t": lambda *_: ["--num", "16", "--points", "4", "--tail-points", "2"],
-    "analyze steps": lambda *_: ["--images", "8", "--steps", "1,2"],
+    "analyze steps": lambda *_: ["--images", "20", "--steps", "1,2"],
 }
