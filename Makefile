@@ -42,7 +42,8 @@ coverage: $(VENV)/.test
 		--cov --cov-report=term:skip-covered
 
 audit: $(VENV)/.check
-	$(RUN) -m pip freeze --exclude-editable | pip-audit --requirement /dev/stdin --no-deps --disable-pip
+	$(RUN) -m pip install -q pip-audit
+	$(RUN) -m pip_audit --local --skip-editable
 
 licences: $(VENV)/.check
 	$(RUN) .ci/licences.py > docs/dependencies.md

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 import random
 import socket
 import threading
@@ -75,10 +76,10 @@ def served_with_faults(directory, faults=FAULTS, rate=0.4, seed=0):
 
 
 class CuttingProxy:
-    """Passes connections on to a port of this machine, and cuts some after some bytes of their answers."""
+    """Passes connections on to a port of this machine; while `cutting`, each is cut after some bytes of its answers."""
 
-    def __init__(self, port, rate, seed=0):
-        self._port, self.rate, self._dice = port, rate, random.Random(seed)
+    def __init__(self, port, seed=0):
+        self._port, self.cutting, self._dice = port, False, random.Random(seed)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url, self.cuts = f"http://127.0.0.1:{self._socket.getsockname()[1]}", 0
         threading.Thread(target=self._serve, daemon=True).start()
@@ -91,17 +92,17 @@ class CuttingProxy:
             while True:
                 client, _ = self._socket.accept()
                 server = socket.create_connection(("127.0.0.1", self._port))
-                cut_after = self._dice.randrange(1, 30_000) if self._dice.random() < self.rate else None
-                threading.Thread(target=self._pass_on, args=(client, server, None), daemon=True).start()
+                cut_after = self._dice.randrange(1, 300_000)
+                threading.Thread(target=self._pass_on, args=(client, server, math.inf), daemon=True).start()
                 threading.Thread(target=self._pass_on, args=(server, client, cut_after), daemon=True).start()
 
     def _pass_on(self, source, target, cut_after):
         passed = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if cut_after is not None and passed + len(data) > cut_after:
+                if self.cutting and passed + len(data) > cut_after:
                     self.cuts += 1
-                    target.sendall(data[: cut_after - passed])
+                    target.sendall(data[: max(0, cut_after - passed)])
                     break
                 target.sendall(data)
                 passed += len(data)
