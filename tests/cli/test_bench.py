@@ -88,8 +88,8 @@ def test_memory_stands_beside_the_planners_count(rows):
 
 
 def test_growth_has_a_row_for_each_size_and_predicts(rows):
-    table = rows("growth", "--models", MODEL, "--sides", 16, "--batches", "--ranks", 1, 2, "--batch-size", 2, *SHORT)
-    assert {f"model {MODEL}", "latents of side 16", "ranks 2 efficiency"} <= set(table)
+    table = rows("growth", "--models", MODEL, "--sides", "--batches", "--ranks", 1, 2, "--batch-size", 2, *SHORT)
+    assert {f"model {MODEL}", f"model {MODEL} memory", "ranks 2 efficiency"} <= set(table)
     assert table["ranks 1 communication"]["median"] == 0
     assert 0 < table["ranks 2 communication"]["median"] <= 100
     # 675 million fp32 gradients at 50 GB/s, nearly twice.

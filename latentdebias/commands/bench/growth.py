@@ -5,15 +5,16 @@ from statistics import median
 
 import torch
 
+from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.flops import forward_flops
+from latentdebias.backbones.sized import SizedBackbone
 from latentdebias.commands.bench.loops import loop
-from latentdebias.commands.bench.loops.workload import written
+from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.own_process import in_processes
 from latentdebias.commands.bench.measuring.steps import Steps, measure_steps
 from latentdebias.commands.bench.measuring.table import Table, check_json
-from latentdebias.config import load_config
+from latentdebias.commands.bench.shards import LATENT_SHAPE, NUM_CLASSES
 from latentdebias.errors import UserError, legal_choices
-from latentdebias.plan import plan_run
 from latentdebias.training.monitor.peak_flops import GPUS, peak_of
 
 GPUS_OF_A_MACHINE = 8
@@ -53,7 +54,7 @@ def bench_growth(options: argparse.Namespace) -> None:
 def _measure(
     options: argparse.Namespace, model: str, batch: int | None = None, side: int = 32, ranks: int = 1
 ) -> Steps:
-    precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
+    precision = usual_precision(options.precision)
     with written(model, batch or options.batch_size, precision, options.workers or 0, side) as workload:
         return in_processes(ranks, measure_steps, loop, workload, options.segments, options.steps)
 
@@ -71,20 +72,17 @@ def _add_predictions(table: Table, options: argparse.Namespace) -> None:
     """
     inside, between = options.bandwidth
     peak = peak_of(GPUS[options.gpu], "bf16")
+    network = SizedBackbone(BACKBONES.build("dit_xl_patch2"), LATENT_SHAPE, NUM_CLASSES)
+    parameters = sum(parameter.numel() for parameter in network.on_meta().parameters())
+    flops = forward_flops(network.spec, network.latent_shape, network.num_classes)
+    assert flops is not None, "a DiT's operations can be counted"
     for gpus, batch in PREDICTED.items():
-        config = load_config("base.yaml", [*PREDICTED_RUN, f"training.batch_size={batch}"])
-        plan = plan_run(config, gpus)
-        flops = forward_flops(plan.network.spec, plan.network.latent_shape, plan.network.num_classes)
-        assert flops is not None, "a DiT's operations can be counted"
-        compute = plan.micro_batch_size * flops.training() / (options.utilisation * peak)
+        compute = batch / gpus * flops.training() / (options.utilisation * peak)
         bandwidth = 1e9 * (inside if gpus <= GPUS_OF_A_MACHINE else between)
-        send = 2 * (gpus - 1) / gpus * 4 * plan.parameters / bandwidth
+        send = 2 * (gpus - 1) / gpus * 4 * parameters / bandwidth
         table.add(f"predicted, {gpus} GPUs", [compute + send], f"s/step, batch {batch}")
         table.add(f"predicted, {gpus} GPUs communication", [100 * send / (compute + send)], "% of the step")
     table.notes.append(
         f"predicted: arithmetic for DiT-XL/2 in bf16 on {options.gpu} at {options.utilisation:.0%} of "
         f"{peak / 1e12:g} TFLOP/s, {inside:g} GB/s a GPU inside a machine of {GPUS_OF_A_MACHINE}, {between:g} between"
     )
-
-
-PREDICTED_RUN = ["model.name=dit_xl_patch2", "data.latent_shape=[4,32,32]", "data.num_classes=1000"]

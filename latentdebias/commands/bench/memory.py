@@ -3,10 +3,8 @@
 import argparse
 from functools import partial
 
-import torch
-
 from latentdebias.commands.bench.loops import BASELINES, Lever, Workload, loop
-from latentdebias.commands.bench.loops.workload import written
+from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.own_process import in_processes
 from latentdebias.commands.bench.measuring.steps import measure_steps
 from latentdebias.commands.bench.measuring.table import LeftOut, Table, check_json
@@ -16,7 +14,7 @@ from latentdebias.plan import plan_run
 def bench_memory(options: argparse.Namespace) -> None:
     """Report the peak of each ZeRO stage, each in a process of its own, the planner's count and their ratio."""
     check_json(options.json)
-    precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
+    precision = usual_precision(options.precision)
     table = Table(f"{options.model}, batch {options.batch_size}, {precision}, one process")
     workers = options.workers or 0
     with written(options.model, options.batch_size, precision, workers) as workload:

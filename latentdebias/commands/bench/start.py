@@ -9,10 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 import latentdebias
-from latentdebias.commands.bench.loops.workload import written
+from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import Table, check_json
 from latentdebias.config import write_config
 
@@ -22,7 +20,7 @@ PHASES = ("interpreter", "imports", "config", "data and checks", "process group"
 def bench_start(options: argparse.Namespace) -> None:
     """Report what each phase of a start takes, with the files cached: this process has imported the same modules."""
     check_json(options.json)
-    precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
+    precision = usual_precision(options.precision)
     with written(options.model, options.batch_size, precision, options.workers or 0) as workload:
         config = workload.folder / "config.yaml"
         write_config(workload.config("start", ("training.log_every=1",)), config)

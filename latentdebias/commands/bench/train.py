@@ -11,7 +11,7 @@ import torch
 from latentdebias.backbones.flops import forward_flops
 from latentdebias.commands.bench.loops import BASELINES, LEVERS, Lever, Loop, RunSteps, Workload, loop
 from latentdebias.commands.bench.loops.curves import TOLERANCE, farthest_loss
-from latentdebias.commands.bench.loops.workload import written
+from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import LeftOut, Table, check_json
 from latentdebias.commands.bench.measuring.timing import Elapsed, in_turns
 from latentdebias.errors import UserError, legal_choices
@@ -25,7 +25,7 @@ LOOPS: dict[str, Loop] = {"loop": loop, **BASELINES}
 def bench_train(options: argparse.Namespace) -> None:
     """Report the seconds of a step of each loop, their ratios to the trainer's, and the trainer's utilisation."""
     check_json(options.json)
-    precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
+    precision = usual_precision(options.precision)
     workers = options.workers if options.workers is not None else 2 * torch.cuda.is_available()
     unknown = next((name for name in options.levers if name not in LEVERS), None)
     if unknown is not None:

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ def accelerate_diffusers(workload: Workload) -> Iterator[RunSteps]:
     accelerator = Accelerator(
         mixed_precision="bf16" if workload.precision == "bf16" else "no", cpu=workload.device.type == "cpu"
     )
-    backbone = DiTTransformer2DModel(
+    backbone: Any = DiTTransformer2DModel(
         num_attention_heads=spec.heads,
         attention_head_dim=spec.width // spec.heads,
         in_channels=channels,
@@ -147,7 +148,7 @@ def accelerate_diffusers(workload: Workload) -> Iterator[RunSteps]:
         backbone, torch.optim.AdamW(backbone.parameters(), LR, weight_decay=0.0), _loader(workload)
     )
     average = EMAModel(backbone.parameters(), 0.9999)
-    scheduler = DDPMScheduler(TIMESTEPS, beta_schedule="linear")
+    scheduler: Any = DDPMScheduler(TIMESTEPS, beta_schedule="linear")
     batches = (batch for _ in itertools.count() for batch in loader)
 
     def steps(count: int) -> None:

@@ -99,6 +99,11 @@ Loop = Callable[[Workload], AbstractContextManager[RunSteps]]
 """A training loop: in its block the model is built, and the function that the block is given trains it."""
 
 
+def usual_precision(named: Precision | None) -> Precision:
+    """The precision that the user named, or else bf16 on a GPU and fp32 on a CPU."""
+    return named or ("bf16" if torch.cuda.is_available() else "fp32")
+
+
 @contextmanager
 def written(model: str, batch_size: int, precision: Precision, workers: int, side: int = 32) -> Iterator[Workload]:
     """A workload whose latents lie in a temporary folder for the length of the block."""
