@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import latentdebias
-from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import Table, check_json
 from latentdebias.config import write_config
 
@@ -36,7 +34,7 @@ def _start(config: Path) -> list[float]:
     """The seconds of each phase of one start in a new process."""
     # As a program and not as a module: this package's own imports are no part of a training run.
     program = Path(__file__).with_name("started_run.py").read_text()
-    paths = os.pathsep.join([str(Path(latentdebias.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", program, config],

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from latentdebias.commands.terminal import table
 from latentdebias.evaluation.protocol.record import LIBRARIES, library_versions
 from latentdebias.files import check_output_file, publish
 from latentdebias.version import __version__
@@ -64,13 +65,10 @@ class Table:
         facts = environment()
         print(f"{self.title}\n{facts['machine']}; commit {facts['commit']}; {facts['date']}")
         print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()))
-        width = max([len(row.name) for row in self.rows] + [10]) + 2
-        print(f"{'':{width}s}{'median':>12s}{'low':>12s}{'high':>12s}")
-        for row in self.rows:
-            numbers = "".join(f"{number:12.5g}" for number in (row.median, row.low, row.high))
-            print(f"{row.name:{width}s}{numbers}  {row.unit}")
+        cells = [[row.name, *map("{:.5g}".format, (row.median, row.low, row.high)), row.unit] for row in self.rows]
+        print(table([["", "median", "low", "high", "unit"], *cells]))
         for name, reason in self.left_out.items():
-            print(f"{name:{width}s}left out: {reason}")
+            print(f"{name}: left out: {reason}")
         for note in self.notes:
             print(note)
         if file is not None:
