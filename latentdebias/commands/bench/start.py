@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import Table, check_json
 from latentdebias.config import write_config
 
