@@ -1,4 +1,4 @@
-# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | bench: each sets up its own environment in .venv first.
+# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | docs | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -7,7 +7,7 @@ WORKERS ?= 2
 # All tests but those of test-gpu run on the CPU, whatever the machine has: two ranks of a test would need two GPUs.
 HIDE_GPUS := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
 
-.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check bench
+.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check docs bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
@@ -35,6 +35,9 @@ check: $(VENV)/.check
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 bench: $(VENV)/.test
 	$(VENV)/bin/latentdebias bench data

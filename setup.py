@@ -11,6 +11,7 @@ BENCH = ["accelerate>=1.0"]
 EXAMPLES = [*BENCH, "lightning>=2.4"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
 TEST += ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -66,6 +67,7 @@ setup(
         "s3": ["s3fs"],
         "examples": EXAMPLES,
         "bench": BENCH,
+        "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,
         "check": [*TEST, *CHECK],

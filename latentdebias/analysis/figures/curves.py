@@ -9,10 +9,11 @@ from torch import Tensor
 
 from latentdebias.analysis.bins import fixed_weightings, inside_levels
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, part_label
+from latentdebias.analysis.inputs import Inputs
 from latentdebias.analysis.style import DASHES, panels
 from latentdebias.diffusion import SCHEDULES, TARGETS, WEIGHTINGS, Schedule, Weighting
 from latentdebias.errors import UserError
+from latentdebias.registry import in_words
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Curves(Figure):
                 if self.weighting is not None:
                     raise
                 continue
-            yield Curve(_name(schedule), part_label(weighting), space, t, level.snr.log(), weight)
+            yield Curve(_name(schedule), in_words(weighting), space, t, level.snr.log(), weight)
 
 
 def _name(schedule: Schedule) -> str:
