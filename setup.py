@@ -7,7 +7,8 @@ DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
 PLAY = ["gradio>=6.31,<7"]
 ANALYZE = ["matplotlib>=3.8"]
-EXAMPLES = ["accelerate>=1.0", "lightning>=2.4"]
+BENCH = ["accelerate>=1.0"]
+EXAMPLES = [*BENCH, "lightning>=2.4"]
 S3 = ["s3fs>=2024.6"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES, *S3]
 TEST += ["pytest>=8", "pytest-cov>=5", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
@@ -68,6 +69,7 @@ setup(
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": S3,
         "examples": EXAMPLES,
+        "bench": BENCH,
         "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,
