@@ -7,7 +7,8 @@ DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
 PLAY = ["gradio>=6.31,<7"]
 ANALYZE = ["matplotlib>=3.8"]
-EXAMPLES = ["accelerate>=1.0", "lightning>=2.4"]
+BENCH = ["accelerate>=1.0"]
+EXAMPLES = [*BENCH, "lightning>=2.4"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
 TEST += ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
@@ -65,6 +66,7 @@ setup(
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": ["s3fs"],
         "examples": EXAMPLES,
+        "bench": BENCH,
         "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,

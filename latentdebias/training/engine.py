@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.batches.plan import BatchPlan
-from latentdebias.devices import default_device, share_cores
+from latentdebias.devices import default_device, keep_freed_memory, share_cores
 from latentdebias.errors import UserError
 from latentdebias.precision import Precision
 from latentdebias.process_groups import PATIENCE, export_variables, set_timeout
@@ -76,6 +76,8 @@ def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
         for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & {"LOCAL_RANK", *os.environ}:
             os.environ[name] = str(device.index)
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     timeout = datetime.timedelta(seconds=hang_timeout + SECONDS_FOR_THE_WATCHDOG) if hang_timeout else PATIENCE
     try:
         deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=timeout)
