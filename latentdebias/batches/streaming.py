@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from pydantic import PositiveInt
@@ -23,7 +23,7 @@ from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
-from latentdebias.remote import check_url, member_url, open_seekable, open_url
+from latentdebias.remote import check_url, member_url, open_seekable, read_whole
 from latentdebias.shards.format import INDEX_DTYPE, NPY_HEADER, Manifest, ShardRecord, stored_array
 from latentdebias.shards.remote_manifest import read_remote_manifest
 
@@ -125,8 +125,7 @@ class StreamedSet(TrainingSet):
     def _offset(self, shard: ShardRecord, number: int) -> int:
         """The byte of the shard's tar at which its sample `number` begins, from the shard's index."""
         url = member_url(self.url, f"{shard.name}.index.npy")
-        with open_url(url) as file:
-            index = _read_index(file)
+        index = _read_index(url)
         if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
             raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
         return int(index["latent"][number]) - NPY_HEADER - tarfile.BLOCKSIZE
@@ -149,8 +148,12 @@ class StreamedSet(TrainingSet):
             raise UserError(f"{view} of {where} is damaged: {error}. Make its shard again.") from None
 
 
-def _read_index(file: BinaryIO) -> np.ndarray:
-    index: np.ndarray = np.load(io.BytesIO(file.read()), allow_pickle=False)
+def _read_index(url: str) -> np.ndarray:
+    data = read_whole(url)
+    try:
+        index: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{url} cannot be read as an index ({error}); copy the set there again.") from None
     return index
 
 
