@@ -13,13 +13,14 @@ import yaml
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.config import DiffusionOptions
 from latentdebias.diffusion import TARGETS, Diffusion
 from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
-from latentdebias.registry import brief, load_plugins
+from latentdebias.registry import brief, load_plugins, validate
 from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
@@ -84,7 +85,7 @@ class Inputs:
         Raises `UserError` where there is none.
         """
         found = [run for directory in self.directories for run in _runs_at(directory)]
-        diffusions = [_diffusion_of(run) for run in found]
+        diffusions = [diffusion_of(run) for run in found]
         return [LabelledRun(*each) for each in zip(labels_of(diffusions, found), found, strict=True)]
 
     @functools.cached_property
@@ -169,12 +170,14 @@ def _runs_at(directory: Path) -> list[Path]:
     raise UserError(f"{directory} belongs to no training run: there is no {LOG} in it, nor beside or below it.")
 
 
-def _diffusion_of(run_dir: Path) -> Diffusion:
+def diffusion_of(run_dir: Path) -> Diffusion:
+    """The process that a run trains, from its config; `UserError` where that is missing or damaged."""
     config = run_dir / RUN_CONFIG
     try:
         settings = yaml.safe_load(config.read_text())
         load_plugins(settings.get("imports") or ())
-        return Diffusion(**settings["diffusion"])
+        shape = settings["data"]["latent_shape"]
+        return validate(DiffusionOptions, settings["diffusion"], str(config)).build(shape and tuple(shape))
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
 

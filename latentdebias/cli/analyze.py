@@ -101,6 +101,13 @@ def _curves(parser: Parser) -> None:
     parser.add_argument("--schedule", action="append", type=spec, metavar="NAME", help=schedule)
     weighting = f"{each.format('debias or {name: min_snr, gamma: 1}')}; default all"
     parser.add_argument("--weighting", action="append", type=spec, metavar="NAME", help=weighting)
+    timesteps = "of the effective weight, such as stratified or {name: logit_normal, std: 0.8}; default uniform"
+    parser.add_argument("--timesteps", type=spec, metavar="NAME", help=timesteps)
+    config = "a config, such as recipes/edm2, whose effective weight is shown as well; once for each"
+    parser.add_argument("--config", action="append", metavar="NAME_OR_PATH", help=config)
+    parser.add_argument(
+        "--model", action="append", type=Path, dest="directories", metavar="DIR", help=f"the same: {RUNS}"
+    )
     space = "targets whose squared error is weighted: eps, x0, v, flow; default eps"
     parser.add_argument("--space", type=names, metavar="eps,x0", help=space)
 
@@ -174,7 +181,9 @@ def _iterations(parser: Parser) -> None:
 
 
 FIGURES: Mapping[str, FigureArguments] = {
-    "curves": FigureArguments("SNR, 1/sqrt(SNR) and the weightings, by t and by log SNR; no model needed", [_curves]),
+    "curves": FigureArguments(
+        "SNR, 1/sqrt(SNR), weightings by t and by log SNR, effective weights; no model needed", [_curves]
+    ),
     "error-by-t": FigureArguments(
         "the squared error of eps, x0 and the target against t, and that of an untrained guess",
         [_models, _latents, _error_by_t],
