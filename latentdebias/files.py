@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
@@ -124,6 +124,33 @@ def try_lock(path: Path) -> TextIO | None:
         file.close()
         return None
     return file
+
+
+def open_locked(path: Path) -> BinaryIO:
+    """Make the file `path` (an old one is emptied), and return it open for writing, locked until it is closed.
+
+    The lock keeps it from `remove_abandoned` in another process. A file system without locks gives none.
+    """
+    while True:
+        file = path.open("w+b")
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():
+            return file
+        file.close()  # another process took it for abandoned before it was locked
+
+
+def remove_abandoned(paths: Iterable[Path]) -> None:
+    """Remove the files that were opened by `open_locked` in processes that have ended since."""
+    for path in paths:
+        with suppress(FileNotFoundError), path.open("r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass  # a file system without locks, where every such file is taken for abandoned
+            path.unlink()
 
 
 @contextmanager

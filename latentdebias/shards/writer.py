@@ -8,7 +8,15 @@ from types import TracebackType
 
 import numpy as np
 
-from latentdebias.files import publish, rename_synced, sha256_of, temporary_path, write_errors
+from latentdebias.files import (
+    open_locked,
+    publish,
+    remove_abandoned,
+    rename_synced,
+    sha256_of,
+    temporary_path,
+    write_errors,
+)
 from latentdebias.images.find import NO_LABEL
 from latentdebias.shards.format import (
     INDEX_DTYPE,
@@ -42,11 +50,11 @@ class ShardWriter:
 
     def __enter__(self) -> "ShardWriter":
         with write_errors(self._path):
-            for left_by_a_killed_run in self.directory.glob(f"{self.name}.*.tmp"):
-                left_by_a_killed_run.unlink(missing_ok=True)
+            # Only those of killed processes: a job that was started twice by mistake writes the same shard twice.
+            remove_abandoned(self.directory.glob(f"{self.name}.*.tmp"))
             # An old summary, of a shard that has lost its tar, would declare the new one complete too early.
             summary_path(self.directory, self.name).unlink(missing_ok=True)
-            self._file = self._temporary.open("w+b")
+            self._file = open_locked(self._temporary)
             self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)
         return self
 

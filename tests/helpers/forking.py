@@ -63,6 +63,7 @@ class ScriptFork(Fork):
 
 def _run(words: list[str], environment: dict[str, str], output: Path) -> None:
     _write_to(output)
+    _forget_launcher()
     os.environ.update(environment)
     sys.argv = words
     start()
@@ -71,10 +72,15 @@ def _run(words: list[str], environment: dict[str, str], output: Path) -> None:
 def _run_script(words: list[str], cwd: Path, output: Path) -> None:
     _write_to(output)
     os.chdir(cwd)
-    for name in LAUNCHER_VARIABLES:
-        os.environ.pop(name, None)
+    _forget_launcher()
     sys.argv, sys.path[:0] = words, [str(Path(words[0]).parent)]
     runpy.run_path(words[0], run_name="__main__")
+
+
+def _forget_launcher() -> None:
+    """Drop what a process group of the tests' own process had exported before the server of the forks was started."""
+    for name in LAUNCHER_VARIABLES:
+        os.environ.pop(name, None)
 
 
 def _write_to(output: Path) -> None:

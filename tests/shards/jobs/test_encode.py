@@ -180,6 +180,30 @@ def test_killed_at_any_rename_then_rerun_gives_the_same_bytes(encode, encoder, c
     assert not [name for name in left if name.startswith("shard") and name.endswith(".tmp")]
 
 
+@pytest.mark.parametrize("renames", [1, 4])
+def test_a_job_that_is_started_twice_gives_the_same_bytes(encode, contents, monkeypatch, renames):
+    """The second process does the whole job while the first is about to rename a tar."""
+    real, done = os.replace, []
+
+    def second_job():
+        monkeypatch.undo()
+        encode("twice")
+
+    def replace(source, target):
+        if len(done) == renames:
+            second = multiprocessing.get_context("fork").Process(target=second_job)
+            second.start()
+            second.join()
+            assert second.exitcode == 0
+        done.append(target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    twice = contents(encode("twice"))
+    monkeypatch.undo()
+    assert twice == contents(encode("once"))
+
+
 def test_a_rerun_encodes_only_what_is_missing(encode, contents, encoder):
     directory = encode()
     expected = contents(directory)
