@@ -9,7 +9,7 @@ PLAY = ["gradio>=6.31,<7"]
 ANALYZE = ["matplotlib>=3.8"]
 EXAMPLES = ["accelerate>=1.0", "lightning>=2.4"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
-TEST += ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+TEST += ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(

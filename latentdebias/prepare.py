@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latentdebias import distributed
-from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_autoencoder, load_this_autoencoder
+from latentdebias.autoencoders import Autoencoder, load_autoencoder, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.embeddings import TableTime
 from latentdebias.backbones.sized import SizedBackbone
@@ -63,7 +63,7 @@ class Prepared:
             class_names=manifest.class_names,
             normalization=self.normalization,
             resolution=manifest.resolution,
-            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
+            autoencoder=manifest.identity,
             step=step,
             ema=average,
         )
@@ -217,5 +217,5 @@ def say(line: str) -> None:
 
 def load_autoencoder_of(shards: TrainingSet, device: torch.device) -> Autoencoder:
     """Load the autoencoder that encoded the shards onto `device`; `UserError` where another is found in its place."""
-    made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
+    made_with = shards.manifest.identity
     return load_this_autoencoder(made_with, made_with.id, device)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
@@ -18,6 +17,7 @@ from latentdebias.diffusion import TARGETS, Diffusion
 from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
+from latentdebias.files import parse_yaml
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
 from latentdebias.registry import brief, load_plugins, validate
@@ -174,19 +174,21 @@ def diffusion_of(run_dir: Path) -> Diffusion:
     """The process that a run trains, from its config; `UserError` where that is missing or damaged."""
     config = run_dir / RUN_CONFIG
     try:
-        settings = yaml.safe_load(config.read_text())
+        settings = parse_yaml(config.read_text())
         load_plugins(settings.get("imports") or ())
         shape = settings["data"]["latent_shape"]
         return validate(DiffusionOptions, settings["diffusion"], str(config)).build(shape and tuple(shape))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
 
 
 def shards_of_run(run_dir: Path) -> Path | None:
     """The shard set in the config of a run; None where there is no such config, or the set is not on a disk."""
     try:
-        where = Path(yaml.safe_load((run_dir / RUN_CONFIG).read_text())["data"]["shards"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        where = Path(parse_yaml((run_dir / RUN_CONFIG).read_text())["data"]["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return where if where.is_dir() else None
 

@@ -4,13 +4,12 @@ Of webdataset only the tar iterator and the grouping are used: its openers and d
 unpickle, never see an address or a member.
 """
 
-import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from pydantic import PositiveInt
@@ -24,7 +23,8 @@ from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
 from latentdebias.remote import check_url, member_url, open_seekable, open_url
-from latentdebias.shards.format import INDEX_DTYPE, NPY_HEADER, Manifest, ShardRecord, stored_array
+from latentdebias.shards.format import NPY_HEADER, Manifest, ShardRecord, stored_array
+from latentdebias.shards.index_file import checked_index
 from latentdebias.shards.remote_manifest import read_remote_manifest
 
 LATENT, FLIP, LABEL, ABOUT = "latent.npy", "flip.npy", "cls", "json"
@@ -124,9 +124,11 @@ class StreamedSet(TrainingSet):
         """The byte of the shard's tar at which its sample `number` begins, from the shard's index."""
         url = member_url(self.url, f"{shard.name}.index.npy")
         with open_url(url) as file:
-            index = _read_index(file)
-        if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
-            raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
+            data = file.read()
+        try:
+            index = checked_index(data, shard, self.manifest)
+        except ValueError as error:
+            raise UserError(f"{url} cannot be read ({error}); copy the set there again.") from None
         return int(index["latent"][number]) - NPY_HEADER - tarfile.BLOCKSIZE
 
     def _views(self, samples: Sequence[Sample], flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,11 +147,6 @@ class StreamedSet(TrainingSet):
             return stored_array(sample[view], self.manifest)
         except ValueError as error:
             raise UserError(f"{view} of {where} is damaged: {error}. Make its shard again.") from None
-
-
-def _read_index(file: BinaryIO) -> np.ndarray:
-    index: np.ndarray = np.load(io.BytesIO(file.read()), allow_pickle=False)
-    return index
 
 
 def _members(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, Any]]:

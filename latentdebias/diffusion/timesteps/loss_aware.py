@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from latentdebias.diffusion.schedules import DiscreteSchedule, Schedule
@@ -23,7 +23,7 @@ class LossAware(TimestepSampler):
     outside it every timestep is drawn alike. Discrete schedules only.
     """
 
-    history: PositiveInt = 10
+    history: Annotated[int, Field(gt=0, le=10_000)] = 10
     uniform: Annotated[float, Field(gt=0, le=1)] = 0.001
 
     def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:

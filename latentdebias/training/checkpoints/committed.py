@@ -1,9 +1,8 @@
 """Committed checkpoints on disk: a folder a step, with the files of all ranks and their checksums in `COMMIT.json`."""
 
-import json
 from pathlib import Path
 
-from latentdebias.files import sha256_of
+from latentdebias.files import parse_json, sha256_of
 
 COMMIT = "COMMIT.json"
 
@@ -27,8 +26,10 @@ def committed_in(directory: Path) -> list[Path]:
 def damage_of(checkpoint: Path) -> str:
     """What is wrong with a committed checkpoint's files; empty if nothing is."""
     try:
-        expected = json.loads((checkpoint / COMMIT).read_text())["sha256"]
-    except (ValueError, KeyError) as error:
+        expected = parse_json((checkpoint / COMMIT).read_text())["sha256"]
+        if not isinstance(expected, dict):
+            raise ValueError("its sha256 name no files")
+    except (OSError, ValueError, KeyError) as error:
         return f"{COMMIT} cannot be read: {error}"
     for name, sha256 in expected.items():
         path = checkpoint / name
