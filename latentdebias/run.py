@@ -195,8 +195,11 @@ class Run:
             print(line, file=sys.stderr, flush=True)
 
     def _write_model(self, step: int, average: str) -> None:
-        export = functools.partial(self._export, average, self.run_dir / "model")
-        WithAverage(self.state, average, 0, on_first_rank(export)).now(step)
+        model_dir = self.run_dir / "model"
+        WithAverage(self.state, average, 0, on_first_rank(functools.partial(self._export, average, model_dir))).now(
+            step
+        )
+        say(f"step {step}: the model, with average {average}, is in {model_dir}")
 
     @contextmanager
     def _log(self, first: int, last: int) -> Iterator[RunLog | None]:

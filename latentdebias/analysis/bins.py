@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import QUANTILE
 from latentdebias.diffusion import WEIGHTINGS, NoiseLevel, Schedule, Weighting
-from latentdebias.diffusion.pareto.bins import X0, Latents, bin_gradient, inner_products, timesteps_in
+from latentdebias.diffusion.pareto.bins import X0, Latents, bin_gradient, inner_products, timesteps_in, x0_errors
+from latentdebias.evaluation.protocol.intervals import QUANTILE
 from latentdebias.models.model_directory import LoadedModel
 
 
@@ -36,6 +36,17 @@ def bin_weights(weighting: Weighting, schedule: Schedule, bins: int) -> Tensor:
     totals.index_add_(1, number, torch.stack([weight, torch.ones_like(weight)]))
     means = totals[0] / totals[1]
     return means / means.sum()
+
+
+@torch.no_grad()
+def losses_by_bin(model: LoadedModel, latents: Latents, bins: int, batch_size: int) -> Tensor:
+    """The squared error of x0 of each latent, at a timestep of its own in each bin: (bins, N) fp64, on the CPU."""
+    rows = []
+    for number in range(bins):
+        t = timesteps_in(model.diffusion, number, bins, len(latents)).to(latents.x0.device)
+        parts = zip(latents.chunks(batch_size), t.split(batch_size), strict=True)
+        rows.append(torch.cat([x0_errors(model, part, times) for part, times in parts]).cpu())
+    return torch.stack(rows)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from torch import Tensor
 from latentdebias.diffusion import Diffusion
 from latentdebias.diffusion.pareto.bins import Latents, target_errors
 from latentdebias.diffusion.schedules import DiscreteSchedule
+from latentdebias.evaluation.protocol.intervals import QUANTILE
 from latentdebias.models.model_directory import LoadedModel
-
-QUANTILE = 1.96
-"""The normal distribution's quantile at 97.5%."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +23,12 @@ class Mean:
     @classmethod
     def of(cls, values: Tensor) -> "Mean":
         """The mean of `values` (N,), one an image, plus and minus 1.96 standard errors; N is at least 2."""
-        mean, margin = values.mean().item(), QUANTILE * (values.std() / len(values) ** 0.5).item()
-        return cls(mean, mean - margin, mean + margin)
+        return cls.about(values.mean().item(), (values.std() / len(values) ** 0.5).item())
+
+    @classmethod
+    def about(cls, value: float, error: float) -> "Mean":
+        """A mean and its interval, from its standard error."""
+        return cls(value, value - QUANTILE * error, value + QUANTILE * error)
 
     def times(self, factor: float) -> "Mean":
         """The mean and the interval multiplied by `factor`."""

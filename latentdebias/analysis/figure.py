@@ -26,6 +26,15 @@ class Table:
             return cls(columns, [row for each in rows.values() for row in each])
         return cls(("model", *columns), [(label, *row) for label, each in rows.items() for row in each])
 
+    @classmethod
+    def with_intervals(
+        cls, keys: tuple[str, ...], name: str, rows: Mapping[str, Sequence[tuple[object, ...]]]
+    ) -> tuple["Table", "Table"]:
+        """The rows (*keys, value, low, high) of each model as two tables: the values, and the ends of the intervals."""
+        values = {label: [row[:-2] for row in each] for label, each in rows.items()}
+        ends = {label: [(*row[:-3], *row[-2:]) for row in each] for label, each in rows.items()}
+        return cls.by_model((*keys, name), values), cls.by_model((*keys, "low", "high"), ends)
+
 
 @dataclass(frozen=True)
 class Finding:

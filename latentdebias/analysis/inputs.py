@@ -19,7 +19,7 @@ from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
 from latentdebias.files import parse_yaml
 from latentdebias.images.find import NO_LABEL
-from latentdebias.models.model_directory import LoadedModel, ModelConfig, load_model
+from latentdebias.models.model_directory import WEIGHTS, LoadedModel, ModelConfig, load_model
 from latentdebias.registry import brief, load_plugins, validate
 from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
@@ -42,10 +42,15 @@ class LabelledModel:
 
 @dataclass(frozen=True)
 class LabelledRun:
-    """A run directory with the label under which figures show it."""
+    """A run directory, or a folder of models that a run kept, with the label under which figures show it."""
 
     label: str
     directory: Path
+
+    @property
+    def kept(self) -> list[Path]:
+        """The model directories in the folder, in the order of their names, which is that of training."""
+        return sorted(weights.parent for weights in self.directory.glob(f"step-*/{WEIGHTS}"))
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,12 @@ class Inputs:
     def models(self) -> list[LabelledModel]:
         """The models on `device`; `UserError` where there is none, or where their latents differ."""
         if not self.directories:
-            raise UserError("This figure is of trained models: name at least one, --model DIR.")
+            raise UserError("Trained models are needed: name at least one, --model DIR.")
         if len(set(self.directories)) < len(self.directories):
             raise UserError("A model directory is given twice; name each with one --model DIR.")
         models = [load_model(directory, self.device) for directory in self.directories]
         for model, directory in zip(models[1:], self.directories[1:], strict=True):
-            _check_same_latents(models[0].config, model.config, directory)
+            check_same_latents(models[0].config, model.config, directory)
         labels = labels_of([model.diffusion for model in models], self.directories)
         return [LabelledModel(*each) for each in zip(labels, self.directories, models, strict=True)]
 
@@ -82,7 +87,7 @@ class Inputs:
     def runs(self) -> list[LabelledRun]:
         """The run directories of `directories`: each RUN/model, RUN, or folder of several of them, such as a study.
 
-        Raises `UserError` where there is none.
+        A folder RUN/models of kept models stands for itself. Raises `UserError` where there is none.
         """
         found = [run for directory in self.directories for run in _runs_at(directory)]
         diffusions = [diffusion_of(run) for run in found]
@@ -117,6 +122,10 @@ class Inputs:
         """The first model with the autoencoder, which is that of all models."""
         return self.models[0].model.image_sampler(self.vae)
 
+    def image_sampler_of(self, each: LabelledModel) -> ImageSampler:
+        """One of the models with the autoencoder, which is loaded once for all of them."""
+        return replace(self.image_sampler, model=each.model.latent_model)
+
     def draw_options(self, sampler: Sampler, steps: int, guidance: float | None) -> DrawOptions:
         """The options to draw with; a guidance of None is the package's default, and 1 for models without classes.
 
@@ -145,23 +154,30 @@ class Inputs:
         return where
 
 
-def _check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path) -> None:
+def check_same_latents(first: ModelConfig, other: ModelConfig, directory: Path) -> None:
+    """Raise `UserError` where the model in `directory`, whose config is `other`, has other latents than the first."""
     other = replace(other, autoencoder=replace(other.autoencoder, id=first.autoencoder.id))
     for name in ("latent_shape", "normalization", "num_classes", "autoencoder"):
         ours, theirs = getattr(first, name), getattr(other, name)
         if ours != theirs:
             raise UserError(
                 f"{directory} is a model of other latents than the first one: its {name} is {theirs}, and that of the "
-                f"first is {ours}. Analyse them one by one."
+                f"first is {ours}. Name models of the same latents and classes, or one by one."
             )
 
 
 def run_of(directory: Path) -> Path:
-    """The run directory of a model directory RUN/model; a directory that holds a log is a run itself."""
-    return directory if (directory / LOG).is_file() else directory.absolute().parent
+    """The run directory of a model directory: RUN of RUN/model and of RUN/models/step-N, where a log is in it.
+
+    A directory that holds a log is a run itself; where there is no log, it is the directory above.
+    """
+    places = [directory, *directory.absolute().parents[:2]]
+    return next((place for place in places if (place / LOG).is_file()), places[1])
 
 
 def _runs_at(directory: Path) -> list[Path]:
+    if LabelledRun("", directory).kept:
+        return [directory]
     run = run_of(directory)
     if (run / LOG).is_file():
         return [run]
@@ -172,11 +188,11 @@ def _runs_at(directory: Path) -> list[Path]:
 
 def diffusion_of(run_dir: Path) -> Diffusion:
     """The process that a run trains, from its config; `UserError` where that is missing or damaged."""
-    config = run_dir / RUN_CONFIG
+    config = run_of(run_dir) / RUN_CONFIG
     try:
         settings = parse_yaml(config.read_text())
         load_plugins(settings.get("imports") or ())
-        shape = settings["data"]["latent_shape"]
+        shape = settings.get("data", {}).get("latent_shape")
         return validate(DiffusionOptions, settings["diffusion"], str(config)).build(shape and tuple(shape))
     except UserError:
         raise

@@ -6,6 +6,7 @@ None of these files imports torch, or anything that does, before the arguments a
 import argparse
 import importlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 
 from latentdebias.errors import UserError, legal_choices, run_tool
@@ -19,6 +20,10 @@ from latentdebias.version import __version__
 # ranks of every launcher pass as well.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "8000")
+
+# In a file or a pipe a progress bar is a line each time it moves.
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "10")
 
 COMMANDS = {
     "encode": "encode images into latent shards; also verify, inspect, merge and subset sets",

@@ -71,16 +71,14 @@ def counts(text: str) -> tuple[int, ...]:
     return tuple(map(positive, text.split(",")))
 
 
-def _models(parser: Parser) -> None:
+def _models(parser: Parser, help: str = MODELS) -> None:
     parser.add_argument(
-        "--model", required=True, action="append", type=Path, dest="directories", metavar="DIR", help=MODELS
+        "--model", required=True, action="append", type=Path, dest="directories", metavar="DIR", help=help
     )
 
 
-def _runs(parser: Parser) -> None:
-    parser.add_argument(
-        "--model", required=True, action="append", type=Path, dest="directories", metavar="DIR", help=RUNS
-    )
+def _runs_or_models(parser: Parser) -> None:
+    _models(parser, f"{RUNS}: from the log; or RUN/models, a folder of kept models: computed with them")
 
 
 def _latents(parser: Parser) -> None:
@@ -132,7 +130,7 @@ def _draws(parser: Parser) -> None:
 
 
 def _steps(parser: Parser) -> None:
-    steps = "default 2,5,10,20,50; on a GPU also 100,250,1000"
+    steps = "default 2,5,10,20,50; up to the 1000 of the schedule"
     parser.add_argument("--steps", type=counts, metavar="2,5,10", help=steps)
     sampler = "such as heun or {name: ddim, eta: 0.5}; once for each; default ddim"
     parser.add_argument("--sampler", action="append", type=spec, metavar="NAME", help=sampler)
@@ -175,6 +173,12 @@ def _pareto(parser: Parser) -> None:
 
 
 def _iterations(parser: Parser) -> None:
+    found = parser.add_mutually_exclusive_group(required=True)
+    found.add_argument("--model", action="append", type=Path, dest="directories", metavar="DIR", help=RUNS)
+    found.add_argument("--scores", type=Path, metavar="FILE", help="a study's scores.csv: its settings, over the seeds")
+    parser.add_argument("--sampler", metavar="NAME", help="of the scores in the file; default: as with --steps")
+    steps = "of the scores in the file; default: those scored at the most iterations"
+    parser.add_argument("--steps", type=positive, metavar="N", help=steps)
     parser.add_argument("--score", metavar="NAME", help="a score in the records; default fid")
     baseline = "the label of a run; default: the one with the constant weighting, or the first"
     parser.add_argument("--baseline", metavar="LABEL", help=baseline)
@@ -200,7 +204,7 @@ FIGURES: Mapping[str, FigureArguments] = {
     ),
     "iterations": FigureArguments(
         "a score against training iterations, and the iterations each run needs for the baseline's best",
-        [_runs, _iterations],
+        [_iterations],
     ),
     "conflict": FigureArguments(
         "the change of the loss in every bin of t after training on one, and the cosines between the bins' gradients",
@@ -211,7 +215,8 @@ FIGURES: Mapping[str, FigureArguments] = {
         [_models, _latents, _pareto],
     ),
     "loss-by-t": FigureArguments(
-        "the unweighted squared error of x0 over training, by tenth of the schedule, from the log", [_runs, _loss_by_t]
+        "the unweighted squared error of x0 over training, by tenth of the schedule",
+        [_runs_or_models, _latents, _loss_by_t],
     ),
 }
 

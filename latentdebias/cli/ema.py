@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
 def main(words: Sequence[str]) -> None:
     """Run the command with the words that follow its name."""
     arguments = parser().parse_args(words)
+    from latentdebias.commands.terminal import print_next
     from latentdebias.models.ema_snapshots import reconstruct
 
     _check_out(arguments.out)
@@ -33,6 +34,7 @@ def main(words: Sequence[str]) -> None:
     if error > LARGE_ERROR:
         print(f"WARNING: these snapshots cannot make that average: profile error {error:.0%}", file=sys.stderr)
     print(f"the average of width {arguments.std:.3f} at step {step} in {arguments.out}; profile error {error:.2%}")
+    print_next("evaluate", "--model", arguments.out, "--reference", "IMAGES")
 
 
 def _check_out(out: Path) -> None:

@@ -55,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     resamples = "halves of the samples that make the 95%% intervals; 0: none; default 200"
     parser.add_argument("--resamples", type=not_negative, metavar="N", help=resamples)
     _add_cache_argument(parser)
+    line = "print the scores and the protocol on one line, as where the output is no terminal"
+    parser.add_argument("--line", action="store_true", help=line)
     out = "default: evaluation.json in the folder of samples, MODEL.evaluation.json beside a model or file"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
     add_sampling_arguments(parser)

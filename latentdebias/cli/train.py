@@ -36,6 +36,8 @@ def main(words: Sequence[str]) -> None:
     arguments = options.parse_args(words)
     if arguments.ema and not arguments.export:
         options.error("--ema says what --export writes; give both")
+    from latentdebias import distributed
+    from latentdebias.commands.terminal import print_next
     from latentdebias.config import load_config
     from latentdebias.prepare import prepare
     from latentdebias.run import Run, check_exportable
@@ -53,6 +55,8 @@ def main(words: Sequence[str]) -> None:
         run.export(average)
     else:
         stopped = bool(run.train().stopped_by)
+    if not stopped and distributed.rank() == 0:
+        print_next("sample", "--model", run.run_dir / "model", "--num", 16, "--out", "samples")
     stop_distributed()
     if stopped:
         raise SystemExit(ExitCode.STOPPED)

@@ -6,19 +6,17 @@ import functools
 import json
 
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.commands.opened_model import open_model, parse_classes
+from latentdebias.commands.opened_model import open_model
+from latentdebias.commands.terminal import at_terminal, table
 from latentdebias.devices import open_device
-from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import UserError
-from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, FeatureSet
 from latentdebias.evaluation.metrics import ColourShift
 from latentdebias.evaluation.protocol.record import ProtocolRecord
-from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
-from latentdebias.evaluation.protocol.scoring import Origin, Scoring
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity
+from latentdebias.evaluation.protocol.scoring import ModelScoring, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.find import open_images
-from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import check_output_file, publish
 from latentdebias.registry import load_plugins
@@ -46,15 +44,10 @@ def colour_shift(arguments: argparse.Namespace) -> None:
     for options in choices:
         check_draw(options, model.latent_model.facts)
     reference = _reference(arguments, model.config.resolution)
-    sampler, labels = model.image_sampler(arguments.vae), labels_in_turn(parse_classes(None, model), arguments.num)
+    sampler = model.image_sampler(arguments.vae)
     identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
-    scoring = Scoring([ColourShift()], PIXELS)
-    records = []
-    for options in choices:
-        drawn = GeneratedImages(sampler, labels, options)
-        samples = extract(drawn, PIXELS, drawn.count, f"{options.steps} steps", drawn.num_classes)
-        protocol = SamplingProtocol.of(identity, options, labels="even")
-        records.append(scoring.score(samples, reference, Origin(str(arguments.model), arguments.reference, protocol)))
+    scoring = ModelScoring(Scoring([ColourShift()], PIXELS), reference, arguments.reference, arguments.num)
+    records = [scoring.score(identity, sampler, options)[0] for options in choices]
     publish(out, (json.dumps([dataclasses.asdict(record) for record in records], indent=2) + "\n").encode())
     print(f"{_table(records)}\nwritten to {out}")
 
@@ -74,9 +67,9 @@ def _table(records: list[ProtocolRecord]) -> str:
 
     Shifts of colour are in levels of 0 to 255, the shift of the spectrum is in dB.
     """
-    lines = [f"{'steps':>6}" + "".join(f"{title:>28}" for title in COLUMNS.values())]
+    rows = [["steps", *COLUMNS.values()]]
     for record in records:
         assert record.sampling is not None
-        cells = (f"{record.told(name):>28}" for name in COLUMNS)
-        lines.append(f"{record.sampling.steps:6}" + "".join(cells))
-    return "\n".join([*lines, f"the first row in full: {records[0].line()}"])
+        rows.append([str(record.sampling.steps), *(record.told(name) for name in COLUMNS)])
+    first = "\n".join(["", *records[0].settings(), ""]) if at_terminal() else records[0].line()
+    return f"{table(rows)}\nthe first row in full: {first}"

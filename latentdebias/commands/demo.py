@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from latentdebias import digits
 from latentdebias.autoencoders import load_autoencoder
+from latentdebias.commands.terminal import print_next, table
 from latentdebias.errors import UserError, command
 from latentdebias.evaluation.evaluator import evaluate, extract
 from latentdebias.evaluation.extractors import EXTRACTORS
@@ -50,6 +51,7 @@ def demo(out: Path, config: str) -> None:
     with timed("evaluate", seconds):
         scores = score(out)
     report(scores, seconds, out / "grid" / "grid.png")
+    print_next("play", *model)
 
 
 @contextmanager
@@ -105,8 +107,8 @@ def score(out: Path) -> dict[str, dict[str, float]]:
 
 
 def report(scores: dict[str, dict[str, float]], seconds: dict[str, float], picture: Path) -> None:
-    print(f"\n{'against 899 real digits':32}" + "".join(f"{title:>16}" for title in COLUMNS.values()))
-    for name, row in scores.items():
-        print(f"{name:32}" + "".join(f"{row[key]:16.3f}" for key in COLUMNS))
+    rows = [["against 899 real digits", *COLUMNS.values()]]
+    rows += [[name, *(f"{row[key]:.3f}" for key in COLUMNS)] for name, row in scores.items()]
+    print(f"\n{table(rows)}")
     print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()), end="")
     print(f", in all {sum(seconds.values()):.0f}\npicture: {picture}")

@@ -3,12 +3,13 @@
 import argparse
 import warnings
 
+from latentdebias.commands.terminal import table
 from latentdebias.config import load_config
 from latentdebias.diffusion import SCHEDULES, TARGETS
 from latentdebias.errors import command
 from latentdebias.objective import Objective, read_recipes, shown
 
-COLUMNS = {"recipe": 15, "schedule": 11, "target": 8, "weighting": 51, "timesteps": 43, "log SNR": 14}
+COLUMNS = ["recipe", "schedule", "target", "weighting", "timesteps", "log SNR", "paper"]
 
 
 def print_description(arguments: argparse.Namespace) -> None:
@@ -24,12 +25,12 @@ def print_description(arguments: argparse.Namespace) -> None:
 
 def print_recipes() -> None:
     """Print a line for each recipe: its parts, the middle half of its effective weight, and its paper."""
-    print("".join(f"{name:{width}s}" for name, width in COLUMNS.items()) + "paper")
+    rows = [COLUMNS]
     for recipe in read_recipes():
         process, weight = recipe.objective.diffusion, recipe.objective.weight
         middle = f"{weight.quantile(0.75):.1f} .. {weight.quantile(0.25):.1f}"
         names = [SCHEDULES.name_of(process.schedule), TARGETS.name_of(process.target)]
-        cells = [recipe.name, *names, shown(process.weighting), shown(process.timesteps), middle]
-        print("".join(f"{cell:{width}s}" for cell, width in zip(cells, COLUMNS.values(), strict=True)) + recipe.paper)
+        rows.append([recipe.name, *names, shown(process.weighting), shown(process.timesteps), middle, recipe.paper])
+    print(table(rows))
     print("\nlog SNR: the middle half of the effective weight. In a config: base: recipes/NAME.yaml")
     print(f"What a config of yours optimises: {command('describe')} --config FILE")

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
+from latentdebias.commands.terminal import print_next
 from latentdebias.devices import open_device, share_cores
 from latentdebias.errors import UserError, command
 from latentdebias.files import parse_yaml
@@ -69,6 +70,7 @@ def encode(config: str | None, given: dict[str, Any]) -> None:
     )
     if manifest:
         print(summary(manifest, Path(options.out)))
+        print_next("train", "--config", "NAME", "--set", f"data.shards={options.out}")
     else:
         print(f"rank {rank} of {world_size} has made its shards; the last rank to finish writes the manifest")
 

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
-from latentdebias.commands.opened_model import open_model, parse_classes
+from latentdebias.commands.opened_model import open_model
+from latentdebias.commands.terminal import at_terminal, print_next, table
 from latentdebias.devices import open_device
-from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.evaluation.evaluator import extract_over_ranks
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor
 from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.protocol.comparison import better_in
 from latentdebias.evaluation.protocol.intervals import RESAMPLES
+from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
 from latentdebias.evaluation.protocol.scoring import Origin, Scoring
 from latentdebias.evaluation.reference import reference_features
@@ -49,7 +51,17 @@ def evaluate(arguments: argparse.Namespace) -> None:
     origin = Origin(str(arguments.model or arguments.samples), arguments.reference, sampling)
     record = scoring.score(scored, references, origin)
     record.write(out)
-    print(f"{record.line()}\nwritten to {out}")
+    print(f"{record.line() if arguments.line or not at_terminal() else as_text(record)}\nwritten to {out}")
+    print_next("evaluate", "compare", out, "OTHER.json")
+
+
+def as_text(record: ProtocolRecord) -> str:
+    """The scores as a table with their intervals, then the protocol, a setting on each line."""
+    better, rows = better_in(record), [["score", "value", "95% interval", "better"]]
+    for name, score in record.scores.items():
+        interval = "{:.4g} to {:.4g}".format(*record.intervals[name]) if name in record.intervals else ""
+        rows.append([name, f"{score:.4g}", interval, better.get(name, "")])
+    return "\n".join([table(rows), "", *record.settings(), ""])
 
 
 def _generated(
@@ -62,10 +74,9 @@ def _generated(
     model, options = open_model(arguments)
     reference = open_images(arguments.reference, model.config.resolution, vae)
     count = arguments.num or min(reference.count or MAX_SAMPLES, MAX_SAMPLES)
-    labels = labels_in_turn(parse_classes(None, model), count)
     identity = ModelIdentity.of_directory(arguments.model, arguments.autoguidance)
     protocol = SamplingProtocol.of(identity, options, labels="even")
-    return GeneratedImages(model.image_sampler(arguments.vae), labels, options), reference, protocol
+    return GeneratedImages.evenly(model.image_sampler(arguments.vae), count, options), reference, protocol
 
 
 def _stored(

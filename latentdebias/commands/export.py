@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from latentdebias.commands.terminal import print_next
 from latentdebias.errors import UserError
 from latentdebias.files import check_output_folder
 from latentdebias.interop.diffusers.pipeline import export_diffusers
@@ -80,6 +81,7 @@ def _report(out: Path, *files: CheckpointFile) -> None:
         f"{diffusion['target']['name']}, schedule {diffusion['schedule']['name']}, variance "
         f"{diffusion['variance']['name']}"
     )
+    print_next("sample", "--model", out, "--per-class", 1, "--out", "samples")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -2,6 +2,7 @@
 
 import argparse
 
+from latentdebias.commands.terminal import table
 from latentdebias.config import RunConfig, load_config
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.plan import DataSize, Plan, plan_run, training_days
@@ -57,8 +58,8 @@ def _memory(plan: Plan, config: RunConfig) -> list[str]:
     columns = [*model, "activations", "update", "total", "checkpointed", "host", "DeepSpeed's"]
     lines = [
         f"GB on each of {plan.gpus} GPUs, micro-batch {plan.micro_batch_size}, {config.training.precision}",
-        " " * 8 + "".join(f"{name:>13s}" for name in columns),
     ]
+    rows = [["", *columns]]
     for states in plan.states:
         totals = [None if each is None else states.peak(each) for each in (kept, checkpointed)]
         numbers = [
@@ -69,9 +70,10 @@ def _memory(plan: Plan, config: RunConfig) -> list[str]:
             states.host,
             states.deepspeed,
         ]
-        lines.append(f"stage {states.stage:<2d}{''.join(f'{_gigabytes(number):>13s}' for number in numbers)}")
+        rows.append([f"stage {states.stage}", *map(_gigabytes, numbers)])
     return [
         *lines,
+        table(rows),
         "",
         "optimizer: fp32 masters (from stage 1), its state, the averages; offload_optimizer moves them to the host.",
         "buffers: buckets of reduce_bucket_size numbers, one a dtype, two with overlap_comm at stages 1 and 2; and at",

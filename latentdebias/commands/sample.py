@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentdebias import distributed
 from latentdebias.commands.opened_model import open_model, parse_classes
+from latentdebias.commands.terminal import print_next
 from latentdebias.devices import share_cores
 from latentdebias.drawing.image_sampler import (
     ImageSampler,
@@ -100,6 +101,7 @@ def _report(samples: SampleSet, finished: bool) -> None:
     if finished:
         names = ", ".join(str(samples.out / each.output) for each in samples.formats)
         print(f"{len(samples.labels)} images in {names}, the grid in {samples.out / GRID}")
+        print_next("evaluate", "--samples", samples.out, "--reference", "IMAGES")
     else:
         rank, world_size = distributed.rank(), distributed.world_size()
         print(f"rank {rank} of {world_size} has drawn its images; the last rank to finish writes {samples.out / GRID}")

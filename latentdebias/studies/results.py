@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from latentdebias.evaluation.metrics.metric import Better
+from latentdebias.evaluation.metrics.metric import loss_of
 from latentdebias.evaluation.protocol.intervals import Interval
 from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.files import publish
@@ -39,13 +39,6 @@ def results_of(cells: Iterable[Cell]) -> list[Result]:
                 record = ProtocolRecord.read(path)
                 found.append(Result(cell, score, record.scores, record.intervals))
     return found
-
-
-def loss_of(value: float, better: Better) -> float:
-    """A number that is lower for a better score; infinity for a score that is no number."""
-    if math.isnan(value):
-        return math.inf
-    return {"lower": value, "higher": -value, "nearer to 0": abs(value)}[better]
 
 
 def tuning_score(study: Study) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +12,15 @@ from tqdm import tqdm
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.devices import open_device
-from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import UserError
-from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import Extractor
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.metrics import METRICS
 from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
-from latentdebias.evaluation.protocol.scoring import Origin, Scoring
+from latentdebias.evaluation.protocol.scoring import ModelScoring, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.find import FoundImages, open_images
-from latentdebias.evaluation.sources.generated import GeneratedImages
-from latentdebias.evaluation.sources.source import ImageBatch
 from latentdebias.evaluation.statistics_cache import default_folder
 from latentdebias.files import published
 from latentdebias.models.model_directory import WEIGHTS, load_model
@@ -75,7 +70,9 @@ class Scorer:
         missing = self.missing(cell)
         if not missing:
             return
-        reference, scoring = self.features(), Scoring(self.options.metrics, self.extractor, self.options.resamples)
+        options = self.options
+        scoring = Scoring(options.metrics, self.extractor, options.resamples)
+        alike = ModelScoring(scoring, self.features(), options.reference, options.num)
         for score in tqdm(missing, desc=cell.name, unit="score"):
             directory = cell.model(score)
             if not (directory / WEIGHTS).is_file():
@@ -83,19 +80,15 @@ class Scorer:
                     f"There is no model at {directory}: the run had passed iteration {score.iteration} before it was "
                     f"to be kept. Delete {cell.run_dir}, and the same command trains the cell anew."
                 )
-            model = load_model(directory, self.extractor.device)
-            labels = labels_in_turn(list(range(max(model.config.num_classes, 1))), self.options.num)
-            images = GeneratedImages(model.image_sampler(), labels, score.draw)
-            cell.file(score, ".png").parent.mkdir(parents=True, exist_ok=True)
-            kept = _keeping_first(images, cell.file(score, ".png"))
-            samples = extract(kept, self.extractor, images.count, "samples", images.num_classes)
-            origin = Origin(str(directory), self.options.reference, self._protocol(cell, score))
-            record = scoring.score(samples, reference, origin)
+            sampler = load_model(directory, self.extractor.device).image_sampler()
+            record, first = alike.score(ModelIdentity.of_directory(directory), sampler, score.draw, SHOWN)
             if not record.scores:
                 raise UserError(
                     f"None of the study's metrics can be computed with extractor {self.extractor.identity}; choose "
                     f"others under evaluate.metrics, or another evaluate.extractor."
                 )
+            cell.file(score, ".png").parent.mkdir(parents=True, exist_ok=True)
+            _write_strip(first, cell.file(score, ".png"))
             record.write(cell.file(score, ".json"))
 
     def _is_scored(self, cell: Cell, score: Scored) -> bool:
@@ -139,17 +132,6 @@ def check_draws(study: Study) -> None:
                 check_draw(score.draw, facts)
         except UserError as error:
             raise UserError(f"Cell {cell.name} of {study.path}: {error}") from None
-
-
-def _keeping_first(images: GeneratedImages, path: Path) -> Iterator[ImageBatch]:
-    """The batches of `images`; the first ten images are also written to `path`, side by side."""
-    first: list[torch.Tensor] = []
-    for batch in images:
-        if len(first) < SHOWN:
-            first.extend(batch.images[: SHOWN - len(first)])
-            if len(first) == min(SHOWN, images.count):
-                _write_strip(first, path)
-        yield batch
 
 
 def _write_strip(images: list[torch.Tensor], path: Path) -> None:

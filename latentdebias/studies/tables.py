@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from latentdebias.studies.results import Result, loss_of, results_of, tuned_values, tuning_score
+from latentdebias.evaluation.metrics.metric import loss_of
+from latentdebias.studies.results import Result, results_of, tuned_values, tuning_score
 from latentdebias.studies.significance import compare_paired
 from latentdebias.studies.study import Study, in_words
 

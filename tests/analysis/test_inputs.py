@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentdebias.analysis.inputs import Inputs, labels_of
+from latentdebias.analysis.inputs import Inputs, labels_of, run_of
 from latentdebias.diffusion import Diffusion
 from latentdebias.errors import UserError
 
@@ -38,3 +38,11 @@ def test_latents_of_another_autoencoder_are_refused(random_model, digit_shards, 
         Inputs((tmp_path / "model",), digit_shards).latents  # noqa: B018
     with pytest.raises(UserError, match="--shards DIR"):
         Inputs((tmp_path / "model",)).latents  # noqa: B018
+
+
+def test_the_run_of_a_model_is_where_the_log_is(tmp_path):
+    kept = tmp_path / "run" / "models" / "step-00000010"
+    kept.mkdir(parents=True)
+    assert run_of(kept) == kept.parent
+    (tmp_path / "run" / "log.jsonl").touch()
+    assert [run_of(each) for each in (kept, kept.parent, kept.parent.parent)] == [tmp_path / "run"] * 3

@@ -6,7 +6,8 @@ SMALL = ["--backbone", "dit_s_patch8", "--vae", "digits", "--latent-size", 8, "-
 def test_sample_prints_a_ratio_to_the_plain_loop(tool):
     result = tool("bench", "sample", *SMALL, "--steps", 2, "--rounds", 1)
     assert result.code == 0, result.err
-    rows = {line[:28].strip(): line.split()[-4:] for line in result.out.splitlines()}
+    lines = [re.split(" {2,}", line.strip()) for line in result.out.splitlines()]
+    rows = {name: cells for name, *cells in lines}
     assert rows["plain loop"][-1] == "1.00"
     ours, plain = float(rows["latentdebias"][0]), float(rows["plain loop"][0])
     assert re.fullmatch(r"\d+\.\d\d", rows["latentdebias"][-1])

@@ -1,5 +1,6 @@
 """The page of `latentdebias play`: what it draws, the page itself where Gradio is there, and once in a real browser."""
 
+import dataclasses
 import importlib.util
 import re
 import shlex
@@ -12,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
+from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.commands import play
 from latentdebias.errors import UserError
+from latentdebias.models.model_directory import CONFIG, WEIGHTS, read_model_config, save_model
 
 ROOT = Path(__file__).parents[2]
 needs_gradio = pytest.mark.skipif(not importlib.util.find_spec("gradio"), reason="gradio is not installed")
@@ -23,28 +27,51 @@ CHOICE = {"chosen": 8, "count": 3, "guidance": 2.5, "low": 0.1, "high": 0.9, "sa
 
 @pytest.fixture
 def player(model_dir):
-    return play.open_player(model_dir, None, "cpu")
+    return play.open_player([model_dir], None, "cpu")
+
+
+@pytest.fixture
+def other_model(model_dir, tmp_path):
+    """Write a copy of the model with some of its config changed; the weights are changed as well."""
+
+    def write(**changes):
+        config = dataclasses.replace(read_model_config(model_dir / CONFIG), **changes)
+        weights = load_file(model_dir / WEIGHTS)
+        save_model(tmp_path / "other", config, {name: 0.9 * weight for name, weight in weights.items()})
+        return tmp_path / "other"
+
+    return write
 
 
 def test_the_command_shown_draws_the_same_pictures(tool, player, tmp_path):
-    grid, strip, line = player.draw(**CHOICE)
+    [shown] = player.draw(**CHOICE)
+    grid, strip, line = shown.grid, shown.strip, shown.command
     program, name, *arguments = shlex.split(line)
     assert (program, name) == ("latentdebias", "sample")
     arguments[arguments.index("--out") + 1] = tmp_path / "out"
     result = tool("sample", *arguments)
     assert result.code == 0, result.err
     drawn = [np.asarray(Image.open(file)) for file in sorted((tmp_path / "out" / "images" / "0007").iterdir())]
-    shown = np.asarray(grid)[2:-2:3, 2:-2]
+    pixels = np.asarray(grid)[2:-2:3, 2:-2]
     for index, image in enumerate(drawn):
-        assert np.array_equal(shown[:, index * 98 : index * 98 + 96 : 3], image)
+        assert np.array_equal(pixels[:, index * 98 : index * 98 + 96 : 3], image)
     assert len(drawn) == 3
     assert np.array_equal(np.asarray(strip), np.asarray(Image.open(tmp_path / "out" / "trajectory.png")))
 
 
 def test_all_classes_are_drawn_in_turn(player):
-    grid, _, line = player.draw(**{**CHOICE, "chosen": 0, "count": 10})
-    assert "--classes" not in line
-    assert grid.size == (8 * 98 + 2, 2 * 98 + 2)
+    [shown] = player.draw(**{**CHOICE, "chosen": 0, "count": 10})
+    assert "--classes" not in shown.command
+    assert shown.grid.size == (8 * 98 + 2, 2 * 98 + 2)
+
+
+def test_several_models_draw_from_the_same_noise_as_each_does_alone(player, model_dir, other_model):
+    other = other_model(diffusion={"schedule": "cosine", "target": "eps", "weighting": "constant"})
+    first, second = play.open_player([model_dir, other], None, "cpu").draw(**CHOICE)
+    assert np.array_equal(first.grid, player.draw(**CHOICE)[0].grid)
+    assert np.array_equal(second.grid, play.open_player([other], None, "cpu").draw(**CHOICE)[0].grid)
+    assert not np.array_equal(first.grid, second.grid)
+    assert ["--out samples/1 " in first.command, "--out samples/2 " in second.command] == [True, True]
 
 
 def test_only_samplers_that_suit_the_schedule_are_offered(player):
@@ -69,7 +96,7 @@ def test_a_bad_choice_is_a_users_error(player, change, words):
 def test_a_class_name_with_a_comma_goes_by_number(monkeypatch):
     names = ["cat, tabby", "dog"]
     monkeypatch.setattr(play.Player, "classes", names)
-    player = play.Player(Path("model"), None, None)
+    player = play.Player([], None)
     assert [player._spelled(label) for label in (0, 1)] == ["0", "dog"]
 
 
@@ -91,6 +118,13 @@ def test_without_gradio_the_extra_is_named(tool, monkeypatch):
     result = tool("play")
     assert result.code == 2
     assert "pip install 'latentdebias[play]'" in result.err
+
+
+def test_models_of_other_latents_are_code_2(tool, model_dir, other_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", types.ModuleType("gradio"))
+    result = tool("play", "--model", model_dir, "--model", other_model(normalization=LatentNormalization([0.0], [1.0])))
+    assert result.code == 2
+    assert "a model of other latents than the first one: its normalization is" in result.err
 
 
 @needs_gradio
@@ -118,6 +152,16 @@ def test_a_port_that_is_taken_is_code_2(tool, model_dir):
     assert "taken" in result.err
 
 
+@needs_gradio
+def test_the_page_shows_the_pictures_of_several_models_side_by_side(model_dir, other_model):
+    page = play.build_page(play.open_player([model_dir, other_model()], None, "cpu"))
+    draw = next(each.fn for each in page.fns.values() if each.api_name == "draw")
+    _, *pictures, lines = draw(*CHOICE.values())
+    assert [picture.width for picture in pictures] == [3 * 98 + 2, 5 * 98 + 2] * 2
+    assert lines.count("latentdebias sample") == 2
+    assert draw(*{**CHOICE, "low": 0.9, "high": 0.1}.values())[1:] == (None,) * 5
+
+
 @pytest.fixture
 def page_url(model_dir):
     command = [sys.executable, "-m", "latentdebias.cli.play", "--model", str(model_dir)]
@@ -140,7 +184,7 @@ def test_in_a_browser_a_class_is_chosen_drawn_and_a_mistake_explained(browser, p
     draw = page.get_by_role("button", name="Draw")
     draw.click()
     widths = []
-    for name in ("grid", "trajectory"):
+    for name in ("grid-0", "trajectory-0"):
         picture = page.locator(f"#{name} img")
         picture.wait_for(timeout=60_000)
         widths.append(picture.evaluate("image => image.decode().then(() => image.naturalWidth)"))
@@ -151,5 +195,5 @@ def test_in_a_browser_a_class_is_chosen_drawn_and_a_mistake_explained(browser, p
     draw.click()
     page.locator("#message textarea").wait_for(timeout=60_000)
     assert "is empty" in page.locator("#message textarea").input_value()
-    assert page.locator("#grid img").count() == 0
+    assert page.locator("#grid-0 img").count() == 0
     assert [url for url in requested if not url.startswith((page_url, "data:", "blob:"))] == []

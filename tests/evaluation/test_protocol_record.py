@@ -82,6 +82,12 @@ def test_the_line_tells_every_setting(record):
         assert part in line
 
 
+def test_the_settings_are_what_the_line_tells_beside_the_scores(record):
+    told = [part for part in record.line().split(" | ") if part.split()[0] not in record.scores]
+    drawing = next(part for part in told if part.startswith("ddim"))
+    assert [*told[:2], *drawing.split(", "), *told[3:]] == record.settings()
+
+
 def test_found_images_have_no_sampling_settings(record):
     found = ProtocolRecord(**{**vars(record), "sampling": None})
     assert "guidance" not in found.line()

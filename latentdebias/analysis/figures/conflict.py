@@ -10,13 +10,13 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.bins import BinGradients, cosines
-from latentdebias.analysis.errors_by_t import QUANTILE
+from latentdebias.analysis.bins import BinGradients, cosines, losses_by_bin
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels
-from latentdebias.diffusion.pareto.bins import Latents, timesteps_in, x0_errors
+from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.errors import UserError
+from latentdebias.evaluation.protocol.intervals import QUANTILE
 from latentdebias.models.model_directory import LoadedModel
 
 MOST_EVALUATED = 256
@@ -24,10 +24,9 @@ MOST_EVALUATED = 256
 
 @dataclass(frozen=True)
 class Found:
-    """For one model: changes (B, B) by trained and evaluated bin with margins, and cosines (B, B) with their ends."""
+    """For one model: changes (B, B) by trained and evaluated bin, and cosines (B, B), each with its interval's ends."""
 
-    changes: Tensor
-    margins: Tensor
+    changes: tuple[Tensor, Tensor, Tensor]
     cosines: tuple[Tensor, Tensor, Tensor]
 
 
@@ -51,51 +50,31 @@ class Conflict(Figure):
         if len(inputs.latents) < 2 * self.blocks:
             raise UserError(f"{len(inputs.latents)} latents are too few for {self.blocks} blocks of them; raise --num.")
         found = {each.label: self._of(each, inputs) for each in inputs.models}
-        pairs = [(a, b) for a in range(self.bins) for b in range(self.bins)]
-        changes, ends, angles, angle_ends = {}, {}, {}, {}
-        for label, each in found.items():
-            changes[label] = [(*pair, each.changes[pair].item()) for pair in pairs]
-            low, high = each.changes - each.margins, each.changes + each.margins
-            ends[label] = [(*pair, low[pair].item(), high[pair].item()) for pair in pairs]
-            value, low, high = each.cosines
-            angles[label] = [(*pair, value[pair].item()) for pair in pairs]
-            angle_ends[label] = [(*pair, low[pair].item(), high[pair].item()) for pair in pairs]
-        return Finding(
-            _picture(found),
-            Table.by_model(("trained_bin", "bin", "change"), changes),
-            _line(found),
-            {
-                "conflict-intervals": Table.by_model(("trained_bin", "bin", "low", "high"), ends),
-                "cosines": Table.by_model(("bin_a", "bin_b", "cosine"), angles),
-                "cosines-intervals": Table.by_model(("bin_a", "bin_b", "low", "high"), angle_ends),
-            },
+        changes, change_ends = Table.with_intervals(
+            ("trained_bin", "bin"), "change", {label: _rows(each.changes) for label, each in found.items()}
         )
+        angles, angle_ends = Table.with_intervals(
+            ("bin_a", "bin_b"), "cosine", {label: _rows(each.cosines) for label, each in found.items()}
+        )
+        others = {"conflict-intervals": change_ends, "cosines": angles, "cosines-intervals": angle_ends}
+        return Finding(_picture(found), changes, _line(found), others)
 
     def _of(self, each: LabelledModel, inputs: Inputs) -> Found:
         latents = inputs.latents
         count = min(len(latents), MOST_EVALUATED)
         evaluated = latents.part(torch.arange(count) * len(latents) // count)
-        before = self._losses(each.model, evaluated, inputs.batch_size)
+        before = losses_by_bin(each.model, evaluated, self.bins, inputs.batch_size)
         changes, margins = [], []
         for number in tqdm(range(self.bins), desc=f"fine-tune {each.label}", unit="bin"):
             tuned = self._tuned(each.model, latents, number, inputs.seed)
-            after = self._losses(tuned, evaluated, inputs.batch_size)
+            after = losses_by_bin(tuned, evaluated, self.bins, inputs.batch_size)
             ratio = after.mean(dim=1) / before.mean(dim=1)
             residual = after - ratio[:, None] * before
             changes.append(ratio - 1)
             margins.append(QUANTILE * residual.std(dim=1) / count**0.5 / before.mean(dim=1))
         gradients = BinGradients.of(each.model, latents, self.bins, self.blocks, inputs.batch_size)
-        return Found(torch.stack(changes), torch.stack(margins), gradients.estimate(cosines))
-
-    @torch.no_grad()
-    def _losses(self, model: LoadedModel, latents: Latents, batch_size: int) -> Tensor:
-        """The squared error of x0 of each image in each bin, (B, N) fp64 on the CPU; the same noise each time."""
-        rows = []
-        for number in range(self.bins):
-            t = timesteps_in(model.diffusion, number, self.bins, len(latents)).to(latents.x0.device)
-            parts = zip(latents.chunks(batch_size), t.split(batch_size), strict=True)
-            rows.append(torch.cat([x0_errors(model, part, times) for part, times in parts]).cpu())
-        return torch.stack(rows)
+        value, margin = torch.stack(changes), torch.stack(margins)
+        return Found((value, value - margin, value + margin), gradients.estimate(cosines))
 
     def _tuned(self, model: LoadedModel, latents: Latents, number: int, seed: int) -> LoadedModel:
         """The model after training on bin `number` alone, with batches that depend on the seed alone."""
@@ -113,10 +92,16 @@ class Conflict(Figure):
         return dataclasses.replace(model, backbone=backbone)
 
 
+def _rows(estimate: tuple[Tensor, Tensor, Tensor]) -> list[tuple[object, ...]]:
+    """Row, column, value and the ends of its interval, of each cell of a matrix (B, B)."""
+    bins = range(len(estimate[0]))
+    return [(a, b, *(part[a, b].item() for part in estimate)) for a in bins for b in bins]
+
+
 def _picture(found: dict[str, Found]) -> Any:
     picture, axes = panels(len(found), 2, 8.5, 7.5)
     for row, (label, each) in enumerate(found.items()):
-        changes, angles = 100 * each.changes, each.cosines[0]
+        changes, angles = 100 * each.changes[0], each.cosines[0]
         largest = max(changes.abs().flatten().kthvalue(int(0.9 * changes.numel())).values.item(), 1e-9)
         _heat(picture, axes[2 * row], changes, largest, "{:+.0f}")
         axes[2 * row].set(title=f"{label}: change of the loss, %", xlabel="bin of t", ylabel="trained on bin")
@@ -140,10 +125,11 @@ def _heat(picture: Any, axes: Any, values: Tensor, largest: float, form: str) ->
 def _line(found: dict[str, Found]) -> str:
     parts = []
     for label, each in found.items():
-        others = ~torch.eye(len(each.changes), dtype=torch.bool)
-        harmed = (each.changes - each.margins > 0) & others
+        change, least, _ = each.changes
+        others = ~torch.eye(len(change), dtype=torch.bool)
+        harmed = (least > 0) & others
         negative = (each.cosines[2] < 0) & others
-        own = each.changes.diagonal().mean().item()
+        own = change.diagonal().mean().item()
         parts.append(
             f"{label}: trained on one bin its loss changes by {own:+.1%} on average, and rises (95%) in "
             f"{harmed.sum().item()} of {others.sum().item()} pairs of bins; "

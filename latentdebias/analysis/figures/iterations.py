@@ -1,16 +1,21 @@
 """A score against training iterations, and the iterations that each run needs (Debias, figure 7; Min-SNR, figure 5)."""
 
+import csv
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from pydantic import PositiveInt
 from tqdm import tqdm
 
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledRun
 from latentdebias.analysis.style import panels
-from latentdebias.errors import UserError, legal_choices
+from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.evaluation.metrics import METRICS
+from latentdebias.evaluation.metrics.metric import loss_of
 from latentdebias.evaluation.protocol.comparison import DECISIVE, differences
 from latentdebias.evaluation.protocol.intervals import better_of
 from latentdebias.evaluation.protocol.record import ProtocolRecord
@@ -22,7 +27,7 @@ SAME = (*DECISIVE, "sampling.sampler", "sampling.steps", "sampling.guidance.scal
 
 @dataclass(frozen=True)
 class Point:
-    """A score after so many training steps, and its interval where the record has one."""
+    """A score after so many training steps, and the ends of its interval or spread where it has one."""
 
     iteration: int
     score: float
@@ -30,31 +35,48 @@ class Point:
     high: float | None
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of a study's `scores.csv`, with one of its scores."""
+
+    setting: str
+    draw: tuple[str, int]
+    point: Point
+
+
 @FIGURES.register("iterations")
 @dataclass(frozen=True, kw_only=True)
 class Iterations(Figure):
     """The `score` against iterations, from the records that runs with `evaluation.every` write.
 
-    `baseline` is the label of a run; None is the first one with the constant weighting, or else the first.
+    With `scores`, a study's `scores.csv`, it is the mean of each setting over its seeds, plus and minus their standard
+    deviation, or the interval of a single seed. `sampler` and `steps` choose among that table's scores; None are those
+    scored at the most iterations. `baseline` is the label of a run or setting; None is the first one with the constant
+    weighting, or else the first.
     """
 
     score: str = "fid"
     baseline: str | None = None
+    scores: Path | None = None
+    sampler: str | None = None
+    steps: PositiveInt | None = None
 
     def find(self, inputs: Inputs) -> Finding:
-        runs = tqdm(inputs.runs, desc="records", unit="run")
-        records = {run.label: dict(_records(run)) for run in runs}
-        _check_same([record for of_run in records.values() for record in of_run.values()])
-        curves = {label: [self._point(*item, label) for item in of_run.items()] for label, of_run in records.items()}
+        how, curves = self._of_study(self.scores) if self.scores else self._of_runs(inputs)
         baseline = self._baseline(list(curves))
         needed = self._needed(curves, baseline)
         rows = [(label, *vars(point).values()) for label, points in curves.items() for point in points]
         return Finding(
-            self._picture(curves, baseline),
+            self._picture(curves, baseline, how),
             Table(("model", "iteration", self.score, "low", "high"), rows),
-            self._line(needed, baseline),
+            self._line(needed, baseline) + how,
             {"iterations-needed": Table(("model", f"best_{self.score}", "iteration", "times_sooner"), needed)},
         )
+
+    def _of_runs(self, inputs: Inputs) -> tuple[str, dict[str, list[Point]]]:
+        records = {run.label: dict(_records(run)) for run in tqdm(inputs.runs, desc="records", unit="run")}
+        _check_same([record for of_run in records.values() for record in of_run.values()])
+        return "", {label: [self._point(*item, label) for item in of_run.items()] for label, of_run in records.items()}
 
     def _point(self, iteration: int, record: ProtocolRecord, label: str) -> Point:
         if self.score not in record.scores:
@@ -63,11 +85,51 @@ class Iterations(Figure):
             )
         return Point(iteration, record.scores[self.score], *record.intervals.get(self.score, (None, None)))
 
+    def _of_study(self, path: Path) -> tuple[str, dict[str, list[Point]]]:
+        """How the images were drawn, and the points of each setting."""
+        rows = list(self._rows(path))
+        iterations: dict[tuple[str, int], set[int]] = {}
+        for row in rows:
+            iterations.setdefault(row.draw, set()).add(row.point.iteration)
+        chosen = [draw for draw in iterations if draw == (self.sampler or draw[0], self.steps or draw[1])]
+        if not chosen:
+            found = ", ".join(f"{sampler} in {steps}" for sampler, steps in iterations)
+            asked = f"{self.sampler or 'any sampler'} in {self.steps or 'any number of'} steps"
+            raise UserError(f"{path} has no {self.score} of {asked}. Legal: {found or 'none, for nothing is scored'}.")
+        draw = max(chosen, key=lambda each: (len(iterations[each]), each[1]))
+        curves: dict[str, dict[int, list[Point]]] = {}
+        for row in rows:
+            if row.draw == draw:
+                curves.setdefault(row.setting, {}).setdefault(row.point.iteration, []).append(row.point)
+        how = f" ({draw[0]}, {draw[1]} steps; mean over seeds ± standard deviation)"
+        return how, {label: [_over_seeds(curve[at]) for at in sorted(curve)] for label, curve in curves.items()}
+
+    def _rows(self, path: Path) -> Iterator[Row]:
+        try:
+            table = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise UserError(f"{path} cannot be read: {error}. A study writes one: {command('study')} run") from None
+        for row in table:
+            if self.score not in row:
+                raise UserError(f"{path} has no score {self.score!r}. {legal_choices(self.score, list(row))}")
+            try:
+                if row[self.score]:
+                    yield Row(row["setting"], (row["sampler"], int(row["steps"])), self._point_of(row))
+            except (KeyError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path} is no scores.csv of a study: {error!r} in {dict(list(row.items())[:9])}."
+                ) from None
+
+    def _point_of(self, row: dict[str, str]) -> Point:
+        ends = (row.get(f"{self.score}_{end}") for end in ("low", "high"))
+        low, high = (float(end) if end else None for end in ends)
+        return Point(int(row["iteration"]), float(row[self.score]), low, high)
+
     def _baseline(self, labels: list[str]) -> str:
         if self.baseline is None:
-            return next((label for label in labels if label.split()[0] == BASELINE), labels[0])
+            return next((label for label in labels if BASELINE in label.split()), labels[0])
         if self.baseline not in labels:
-            raise UserError(f"--baseline {self.baseline!r} is none of the runs. {legal_choices(self.baseline, labels)}")
+            raise UserError(f"--baseline {self.baseline!r} is none of them. {legal_choices(self.baseline, labels)}")
         return self.baseline
 
     def _needed(self, curves: dict[str, list[Point]], baseline: str) -> list[tuple[object, ...]]:
@@ -89,9 +151,9 @@ class Iterations(Figure):
 
     def _key(self, point: Point) -> float:
         better = better_of([METRICS.build(name) for name in METRICS.names()]).get(self.score, "lower")
-        return {"lower": point.score, "higher": -point.score, "nearer to 0": abs(point.score)}[better]
+        return loss_of(point.score, better)
 
-    def _picture(self, curves: dict[str, list[Point]], baseline: str) -> Any:
+    def _picture(self, curves: dict[str, list[Point]], baseline: str, how: str) -> Any:
         picture, [axes] = panels(1, 1, 9, 6)
         for label, points in curves.items():
             iterations = [point.iteration for point in points]
@@ -103,6 +165,7 @@ class Iterations(Figure):
         best = self._best(curves[baseline]).score
         axes.axhline(best, color="black", linestyle=":", label=f"best of {baseline}")
         axes.set(xlabel="training iterations", ylabel=self.score.upper() if self.score == "fid" else self.score)
+        axes.set_title(how.strip(" ()"))
         axes.legend()
         return picture
 
@@ -113,8 +176,17 @@ class Iterations(Figure):
             if label != baseline
         ]
         goal = next(row for row in needed if row[0] == baseline)
-        reach = f"; it is reached by {', '.join(parts)}" if parts else ""
+        reach = f"; the others reach it: {', '.join(parts)}" if parts else ""
         return f"{baseline} has its best {self.score}, {goal[1]:.4g}, at iteration {goal[2]}{reach}"
+
+
+def _over_seeds(points: list[Point]) -> Point:
+    """The mean of the seeds' scores, plus and minus their standard deviation; a single seed's score as it is."""
+    if len(points) == 1:
+        return points[0]
+    scores = [point.score for point in points]
+    mean, spread = statistics.mean(scores), statistics.stdev(scores)
+    return Point(points[0].iteration, mean, mean - spread, mean + spread)
 
 
 def _records(run: LabelledRun) -> Iterator[tuple[int, ProtocolRecord]]:

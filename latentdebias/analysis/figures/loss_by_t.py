@@ -1,53 +1,54 @@
 """The squared error of x0 over training, by tenth of the schedule (Min-SNR, figure 6)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import PositiveInt
+from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import QUANTILE
+from latentdebias.analysis.bins import losses_by_bin
+from latentdebias.analysis.errors_by_t import Mean
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, LabelledRun
+from latentdebias.analysis.inputs import Inputs, LabelledRun, check_same_latents
 from latentdebias.analysis.style import panels
 from latentdebias.errors import UserError
 from latentdebias.files import parse_json
+from latentdebias.models.model_directory import load_model
 from latentdebias.training.monitor.log_writers import LOG
 from latentdebias.training.monitor.loss_meter import BINS
+
+MARKED = 20
+"""A line of fewer points has a marker at each."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The mean error of x0 in a bin over the log lines up to `step`, and its standard error."""
+    """The mean error of x0 in a bin after `step` steps."""
 
     step: int
     bin: int
-    loss: float
-    error: float
+    loss: Mean
 
 
 @FIGURES.register("loss-by-t")
 @dataclass(frozen=True, kw_only=True)
 class LossByT(Figure):
-    """The mean squared error of x0, without a weight, of the batches trained on, from the log of each run.
+    """The mean squared error of x0, without a weight, by tenth of the schedule.
 
-    `average` log lines are averaged into one point.
+    For a run it is that of the batches trained on, from the log, with `average` log lines in one point. For a folder of
+    kept models, RUN/models, it is computed with each of them, on all latents with the same noise and timesteps.
     """
 
     average: PositiveInt = 1
 
     def find(self, inputs: Inputs) -> Finding:
-        curves = {run.label: list(self._of(run)) for run in inputs.runs}
-        rows = {label: [(each.step, each.bin, each.loss) for each in points] for label, points in curves.items()}
-        ends = {label: [(each.step, each.bin, *_interval(each)) for each in points] for label, points in curves.items()}
-        return Finding(
-            _picture(curves),
-            Table.by_model(("step", "bin", "loss"), rows),
-            _line(curves),
-            {"loss-by-t-intervals": Table.by_model(("step", "bin", "low", "high"), ends)},
-        )
+        curves = {run.label: list(_of_models(run, inputs) if run.kept else self._of_log(run)) for run in inputs.runs}
+        rows = {label: [(each.step, each.bin, *vars(each.loss).values()) for each in curves[label]] for label in curves}
+        losses, ends = Table.with_intervals(("step", "bin"), "loss", rows)
+        return Finding(_picture(curves), losses, _line(curves), {"loss-by-t-intervals": ends})
 
-    def _of(self, run: LabelledRun) -> Iterator[Point]:
+    def _of_log(self, run: LabelledRun) -> Iterator[Point]:
         records = [record for record in _records(run) if "x0_loss_by_t" in record]
         if not records:
             raise UserError(
@@ -62,7 +63,19 @@ class LossByT(Figure):
                 if None in losses or None in errors:  # too few samples fell into this bin
                     continue
                 error = sum(each**2 for each in errors) ** 0.5 / len(lines)
-                yield Point(lines[-1]["step"], number, sum(losses) / len(lines), error)
+                yield Point(lines[-1]["step"], number, Mean.about(sum(losses) / len(lines), error))
+
+
+def _of_models(run: LabelledRun, inputs: Inputs) -> Iterator[Point]:
+    first = replace(inputs, directories=(run.kept[0],))
+    [shown] = first.models
+    for directory in tqdm(run.kept, desc=run.label, unit="model"):
+        model = load_model(directory, inputs.device)
+        check_same_latents(shown.model.config, model.config, directory)
+        for number, losses in enumerate(losses_by_bin(model, first.latents, BINS, inputs.batch_size)):
+            finite = losses[losses.isfinite()]  # at alpha = 0 an error of eps is without limit in x0
+            if len(finite) > 1:
+                yield Point(model.config.step, number, Mean.of(finite))
 
 
 def _records(run: LabelledRun) -> Iterator[dict[str, Any]]:
@@ -73,19 +86,15 @@ def _records(run: LabelledRun) -> Iterator[dict[str, Any]]:
             continue
 
 
-def _interval(point: Point) -> tuple[float, float]:
-    return point.loss - QUANTILE * point.error, point.loss + QUANTILE * point.error
-
-
 def _picture(curves: dict[str, list[Point]]) -> Any:
     picture, axes = panels(2, BINS // 2, 4, 4)
     for label, points in curves.items():
         for number in range(BINS):
             here = [point for point in points if point.bin == number]
             steps = [point.step for point in here]
-            [line] = axes[number].semilogy(steps, [point.loss for point in here], label=label)
-            ends = [_interval(point) for point in here]
-            low, high = [low for low, _ in ends], [high for _, high in ends]
+            marker = "o" if len(here) < MARKED else None
+            [line] = axes[number].semilogy(steps, [point.loss.value for point in here], label=label, marker=marker)
+            low, high = [point.loss.low for point in here], [point.loss.high for point in here]
             axes[number].fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for number, each in enumerate(axes):
         each.set(title=f"t in {number * 10}-{number * 10 + 10}%", xlabel="step" if number >= BINS // 2 else "")
@@ -99,7 +108,7 @@ def _line(curves: dict[str, list[Point]]) -> str:
     parts = []
     for label, points in curves.items():
         last = max(point.step for point in points)
-        losses = {point.bin: point.loss for point in points if point.step == last}
+        losses = {point.bin: point.loss.value for point in points if point.step == last}
         shown = " to ".join(f"{losses[number]:.3g}" for number in (min(losses), max(losses)))
         parts.append(f"{label} {shown} at step {last}")
     return f"squared error of x0 from the first to the last tenth of t: {', '.join(parts)}"

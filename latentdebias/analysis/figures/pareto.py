@@ -73,12 +73,15 @@ class Pareto(Figure):
             label: [(each.name, number, value) for each in all_ for number, value in enumerate(each.weights.tolist())]
             for label, all_ in methods.items()
         }
+        objectives, ends = Table.with_intervals(
+            ("method",), "objective", _rows(methods, ("name", "objective", "low", "high"))
+        )
         return Finding(
             _picture(methods, unstable),
-            Table.by_model(("method", "objective"), _rows(methods, ("name", "objective"))),
+            objectives,
             _line(methods, unstable),
             {
-                "pareto-intervals": Table.by_model(("method", "low", "high"), _rows(methods, ("name", "low", "high"))),
+                "pareto-intervals": ends,
                 "pareto-weights": Table.by_model(("method", "bin", "weight"), weights),
                 "pareto-instability": Table.by_model(columns, _rows(unstable, columns)),
             },

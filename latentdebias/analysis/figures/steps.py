@@ -10,24 +10,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, LabelledModel, part_label
+from latentdebias.analysis.inputs import Inputs, part_label
 from latentdebias.analysis.style import mosaic, show_tiles
 from latentdebias.autoencoders import load_autoencoder
-from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.errors import UserError
-from latentdebias.evaluation.evaluator import extract
 from latentdebias.evaluation.extractors import EXTRACTORS, Extractor, FeatureSet
 from latentdebias.evaluation.extractors.extractor import ExtractorSource
 from latentdebias.evaluation.metrics import FID, ColourShift
 from latentdebias.evaluation.protocol.intervals import SMALLEST_SET
 from latentdebias.evaluation.protocol.record import ProtocolRecord
-from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity, SamplingProtocol
-from latentdebias.evaluation.protocol.scoring import Origin, Scoring
+from latentdebias.evaluation.protocol.sampling_protocol import ModelIdentity
+from latentdebias.evaluation.protocol.scoring import ModelScoring, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.find import open_images
-from latentdebias.evaluation.sources.generated import GeneratedImages
 from latentdebias.evaluation.statistics_cache import default_folder
-from latentdebias.sampling import SAMPLERS, DrawOptions, Sampler
+from latentdebias.sampling import SAMPLERS, Sampler
 
 SHOWN = 2
 COLOUR = "colour_shift"
@@ -40,7 +37,7 @@ class Scored:
     model: str
     sampler: str
     steps: int
-    first: Tensor
+    first: list[Tensor]
     record: ProtocolRecord
 
     def row(self, score: str) -> tuple[object, ...]:
@@ -75,13 +72,13 @@ class Steps(Figure):
             for sampler in self.sampler
             for steps in sorted(set(self.steps))
         ]
-        extractor, reference = self._reference(inputs)
-        scoring = Scoring([FID(), ColourShift()], extractor)
-        asked = [(model, each) for model in inputs.models for each in options]
-        scored = [
-            self._score(inputs, model, each, scoring, reference)
-            for model, each in tqdm(asked, desc="steps", unit="set")
-        ]
+        extractor, reference, path = self._reference(inputs)
+        scoring = ModelScoring(Scoring([FID(), ColourShift()], extractor), reference, path, self.images)
+        scored = []
+        for each, how in tqdm([(each, how) for each in inputs.models for how in options], desc="steps", unit="set"):
+            model, sampler = ModelIdentity.of_directory(each.directory), inputs.image_sampler_of(each)
+            record, first = scoring.score(model, sampler, how, SHOWN)
+            scored.append(Scored(each.label, part_label(how.sampler), how.steps, first, record))
         fid, columns = extractor.distance, ("model", "sampler", "steps")
         return Finding(
             _picture(scored, fid),
@@ -90,7 +87,7 @@ class Steps(Figure):
             {"steps-colour-shift": Table((*columns, COLOUR, "low", "high"), [each.row(COLOUR) for each in scored])},
         )
 
-    def _reference(self, inputs: Inputs) -> tuple[Extractor, FeatureSet]:
+    def _reference(self, inputs: Inputs) -> tuple[Extractor, FeatureSet, str]:
         config = inputs.models[0].model.config
         source = self.extractor or EXTRACTORS.build("digits" if config.autoencoder.id == "digits" else "inception")
         extractor = source.load().to(inputs.device)
@@ -100,25 +97,7 @@ class Steps(Figure):
         assert found is not None, "one process has rank 0"
         if found.colour is None or found.count < SMALLEST_SET:
             raise UserError(f"The reference {path} holds too few images for a score; name at least {SMALLEST_SET}.")
-        return extractor, found
-
-    def _score(
-        self, inputs: Inputs, each: LabelledModel, options: DrawOptions, scoring: Scoring, reference: FeatureSet
-    ) -> Scored:
-        classes = list(range(each.model.config.num_classes or 1))
-        drawn = GeneratedImages(each.model.image_sampler(inputs.vae), labels_in_turn(classes, self.images), options)
-        first: list[Tensor] = []
-
-        def kept() -> Any:
-            for batch in drawn:
-                if not first:
-                    first.append(batch.images[:SHOWN].cpu())
-                yield batch
-
-        samples = extract(kept(), scoring.extractor, self.images, f"{each.label} {options.steps}", drawn.num_classes)
-        protocol = SamplingProtocol.of(ModelIdentity.of_directory(each.directory), options, labels="even")
-        record = scoring.score(samples, reference, Origin(str(each.directory), str(self.reference), protocol))
-        return Scored(each.label, part_label(options.sampler), options.steps, first[0], record)
+        return extractor, found, path
 
 
 def _picture(scored: list[Scored], fid: str) -> Any:

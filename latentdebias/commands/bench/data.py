@@ -21,6 +21,7 @@ from latentdebias.batches.order import BlockShuffle
 from latentdebias.batches.plan import plan_batches
 from latentdebias.batches.streaming import StreamingReader
 from latentdebias.commands.bench.shards import LATENT_SHAPE, write_random_shards
+from latentdebias.commands.terminal import table
 
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
@@ -46,9 +47,10 @@ def bench_data(options: argparse.Namespace) -> None:
             "safetensors of 10k, shuffled": lambda: _read_tensors(tensors),
         }
         rates = {name: _rate(name, read, num) for name, read in readers.items()}
-    print(f"{'one process, files cached':32s}{'samples/s CPU':>14s}{'x webdataset':>14s}{'x .npy':>8s}")
+    rows = [["one process, files cached", "samples/s CPU", "x webdataset", "x .npy"]]
     for name, rate in rates.items():
-        print(f"{name:32s}{rate:14,.0f}{rate / rates[WEBDATASET]:14.1f}{rate / rates[ARRAYS]:8.1f}")
+        rows.append([name, f"{rate:,.0f}", f"{rate / rates[WEBDATASET]:.1f}", f"{rate / rates[ARRAYS]:.1f}"])
+    print(table(rows))
 
 
 def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:

@@ -18,6 +18,7 @@ from latentdebias.autoencoders import Autoencoder, load_autoencoder, to_uint8
 from latentdebias.backbones import BACKBONES
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.commands.bench.encode import RANDOM_SD, random_sd
+from latentdebias.commands.terminal import table
 from latentdebias.devices import open_device
 from latentdebias.diffusion import Diffusion
 from latentdebias.drawing.image_sampler import ImageSampler, labels_in_turn
@@ -103,7 +104,8 @@ def _seconds(draw: Callable[[], object], device: torch.device) -> float:
 
 def _print_table(seconds: dict[str, list[float]], num: int) -> None:
     medians = {name: float(np.median(times)) for name, times in seconds.items()}
-    print(f"{'':28s}{'images/s':>10s}{'slowest':>10s}{'fastest':>10s}{'x plain':>10s}")
+    rows = [["", "images/s", "slowest", "fastest", "x plain"]]
     for name, times in seconds.items():
-        rates = f"{num / medians[name]:10.3f}{num / max(times):10.3f}{num / min(times):10.3f}"
-        print(f"{name:28s}{rates}{medians['plain loop'] / medians[name]:10.2f}")
+        rates = [f"{num / each:.3f}" for each in (medians[name], max(times), min(times))]
+        rows.append([name, *rates, f"{medians['plain loop'] / medians[name]:.2f}"])
+    print(table(rows))

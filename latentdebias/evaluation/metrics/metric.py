@@ -1,5 +1,6 @@
 """The contract of a metric, and the registry that `@METRICS.register(name)` adds one to."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, Protocol, runtime_checkable
@@ -11,6 +12,13 @@ from latentdebias.evaluation.metrics.half_samples import HalfSamples
 from latentdebias.registry import Registry
 
 Better = Literal["lower", "higher", "nearer to 0"]
+
+
+def loss_of(score: float, better: Better) -> float:
+    """A number that is lower for a better score; infinity for a score that is no number."""
+    if math.isnan(score):
+        return math.inf
+    return {"lower": score, "higher": -score, "nearer to 0": abs(score)}[better]
 
 
 class Metric(Protocol):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from latentdebias.evaluation.metrics.metric import METRICS
+from latentdebias.evaluation.metrics.metric import METRICS, Better, loss_of
 from latentdebias.evaluation.protocol.intervals import better_of
 from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.registry import plain
@@ -49,9 +49,14 @@ def _settings(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
         yield f"Not one protocol: {', '.join(decisive)} decide a score's value, so what follows compares those too."
 
 
+def better_in(record: ProtocolRecord) -> dict[str, Better]:
+    """The better direction of each score of a record, by name; metrics that are not registered here are left out."""
+    known = [spec for spec in record.metrics if spec.get("name") in METRICS.names()]
+    return better_of([METRICS.build(spec) for spec in known])
+
+
 def _verdicts(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
-    known = [spec for spec in a.metrics if spec.get("name") in METRICS.names()]
-    better = better_of([METRICS.build(spec) for spec in known])
+    better = better_in(a)
     common = [name for name in a.scores if name in b.scores]
     if not common:
         yield "No score is in both."
@@ -59,7 +64,7 @@ def _verdicts(a: ProtocolRecord, b: ProtocolRecord) -> Iterator[str]:
         yield f"{name}: A {a.told(name)}, B {b.told(name)}: {_verdict(a, b, name, better.get(name))}"
 
 
-def _verdict(a: ProtocolRecord, b: ProtocolRecord, name: str, better: str | None) -> str:
+def _verdict(a: ProtocolRecord, b: ProtocolRecord, name: str, better: Better | None) -> str:
     if better is None:
         return "no telling which is better"
     if name not in a.intervals or name not in b.intervals:
@@ -67,6 +72,5 @@ def _verdict(a: ProtocolRecord, b: ProtocolRecord, name: str, better: str | None
     (low_a, high_a), (low_b, high_b) = a.intervals[name], b.intervals[name]
     if low_a <= high_b and low_b <= high_a:
         return "not distinguishable at 95%"
-    mine, theirs = a.scores[name], b.scores[name]
-    a_wins = {"lower": mine < theirs, "higher": mine > theirs, "nearer to 0": abs(mine) < abs(theirs)}[better]
+    a_wins = loss_of(a.scores[name], better) < loss_of(b.scores[name], better)
     return f"{'A' if a_wins else 'B'} is better ({better})"

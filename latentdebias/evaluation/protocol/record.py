@@ -67,15 +67,23 @@ class ProtocolRecord:
 
     def line(self) -> str:
         """The scores and the protocol on one printable line."""
-        parts = [f"{name} {self.told(name)}" for name in self.scores]
+        sampling = [] if self.sampling is None else [self.sampling.line()]
+        return " | ".join([*(f"{name} {self.told(name)}" for name in self.scores), *self._protocol(sampling)])
+
+    def settings(self) -> list[str]:
+        """The protocol as printable lines, a setting each."""
+        return self._protocol([] if self.sampling is None else self.sampling.settings())
+
+    def _protocol(self, sampling: list[str]) -> list[str]:
         against = f"{self.num_reference} of" if self.num_reference else "the moments in"
-        parts.append(f"{self.num_samples} samples against {against} {self.reference}")
-        parts.append(f"reference sha256 {self.reference_sha256[:12]}")
-        parts += [] if self.sampling is None else [self.sampling.line()]
-        parts.append(f"extractor {self.extractor}")
-        parts += [f"resize {self.resize}"] * bool(self.resize)
-        parts.append(", ".join(f"{name} {version}" for name, version in self.versions.items()))
-        return " | ".join(parts)
+        return [
+            f"{self.num_samples} samples against {against} {self.reference}",
+            f"reference sha256 {self.reference_sha256[:12]}",
+            *sampling,
+            f"extractor {self.extractor}",
+            *[f"resize {self.resize}"] * bool(self.resize),
+            ", ".join(f"{name} {version}" for name, version in self.versions.items()),
+        ]
 
     def told(self, name: str) -> str:
         """The score `name` as text, with its interval in brackets where it has one."""

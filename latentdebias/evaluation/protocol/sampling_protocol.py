@@ -69,17 +69,24 @@ class SamplingProtocol(ModelIdentity):
 
     def line(self) -> str:
         """The protocol on one printable line."""
+        return " | ".join([", ".join(self._drawing()), *self._others()])
+
+    def settings(self) -> list[str]:
+        """The protocol as printable lines, a setting each."""
+        return [*self._drawing(), *self._others()]
+
+    def _drawing(self) -> list[str]:
         weights = "no EMA" if self.ema == "none" else f"EMA {self.ema}"
-        parts = [
-            f"{self.sampler} {self.steps} steps, {self._guidance()}, seed {self.seed}, {self.precision}, {weights}",
-            f"VAE {self.vae}",
-        ]
+        return [f"{self.sampler} {self.steps} steps", self._guidance(), f"seed {self.seed}", self.precision, weights]
+
+    def _others(self) -> list[str]:
+        parts = [f"VAE {self.vae}"]
         parts += [f"weights sha256 {self.weights_sha256[:12]}"] * bool(self.weights_sha256)
         parts += [f"labels {self.labels}"] * bool(self.labels)
         parts += [f"NFE {self.nfe}"] * (self.nfe is not None)
         parts += [f"autoguidance {self.autoguidance}"] * (self.autoguidance is not None)
         parts += [f"zero_init {self.zero_init}"] * bool(self.zero_init)
-        return " | ".join(parts)
+        return parts
 
     def _guidance(self) -> str:
         usual = settings_of(DrawOptions(guidance=Guidance(1.0)))["guidance"]

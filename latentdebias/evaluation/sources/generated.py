@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from latentdebias.drawing.image_sampler import ImageSampler
+from latentdebias.drawing.image_sampler import ImageSampler, labels_in_turn
 from latentdebias.evaluation.sources.source import ImageBatch
 from latentdebias.sampling import DrawOptions
 
@@ -17,6 +17,11 @@ class GeneratedImages:
     sampler: ImageSampler
     labels: Tensor
     options: DrawOptions
+
+    @classmethod
+    def evenly(cls, sampler: ImageSampler, count: int, options: DrawOptions) -> "GeneratedImages":
+        """`count` images, spread evenly over the model's classes."""
+        return cls(sampler, labels_in_turn(list(range(sampler.model.num_classes or 1)), count), options)
 
     @property
     def count(self) -> int:

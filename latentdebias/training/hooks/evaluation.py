@@ -10,7 +10,6 @@ from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from latentdebias.autoencoders import Autoencoder
-from latentdebias.drawing.image_sampler import labels_in_turn
 from latentdebias.drawing.sample_record import vae_of
 from latentdebias.errors import UserError
 from latentdebias.evaluation.evaluator import extract_over_ranks
@@ -91,8 +90,7 @@ class InLoopEvaluation:
     def __call__(self, step: int, weights: dict[str, Tensor]) -> None:
         """Draw with the whole state dict `weights` of rank 0, and score; every rank must call it."""
         load_everywhere(self.sampler, weights)
-        classes = list(range(self.sampler.model.num_classes or 1))
-        drawn = GeneratedImages(self.sampler, labels_in_turn(classes, self.options.num), self.options)
+        drawn = GeneratedImages.evenly(self.sampler, self.options.num, self.options)
         reference = self._reference_features
         samples = extract_over_ranks(drawn, self.scoring.extractor, "samples")
         # On every rank but 0 there is nothing left to do.
