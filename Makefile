@@ -39,7 +39,7 @@ check: $(VENV)/.check
 # An hour for each reader of other people's files: make fuzz SECONDS=3600
 SECONDS ?= 10
 fuzz: $(VENV)/.test
-	$(HIDE_GPUS) OMP_NUM_THREADS=1 $(RUN) -m tests.fuzz --seconds $(SECONDS)
+	$(HIDE_GPUS) OMP_NUM_THREADS=1 $(RUN) tests/fuzz --seconds $(SECONDS)
 
 bench: $(VENV)/.test
 	$(VENV)/bin/latentdebias bench data

@@ -58,9 +58,9 @@ def zip_members(archive: Path) -> Iterator[Member]:
     try:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
-                if not info.is_dir():
+                if not info.filename.endswith("/"):
                     yield _zip_member(archive, info)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except Exception as error:  # zipfile raises errors of many kinds for files that are no zips
         raise UserError(
             f"Images {str(archive)!r} cannot be read as a zip ({error}). Check the path, or copy it again."
         ) from None

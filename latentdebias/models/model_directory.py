@@ -133,7 +133,10 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"train with: {command('train')} --config NAME"
             )
     config = read_model_config(directory / CONFIG)
-    backbone, diffusion = build_model(config)
+    try:
+        backbone, diffusion = build_model(config)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise UserError(f"The network of {directory / CONFIG} cannot be built: {str(error)[:300]}.") from None
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:

@@ -1,12 +1,12 @@
-"""Fuzz the readers by hand, an hour each: `python -m tests.fuzz --seconds 3600`; a failure's file stays in --out."""
+"""Fuzz the readers by hand, an hour each: `python tests/fuzz --seconds 3600`; a failure's file stays in --out."""
 
 import argparse
 from pathlib import Path
 
-from tests.fuzz.fuzzing import fuzz
-from tests.fuzz.targets import TARGETS
+from fuzz_targets import TARGETS
+from fuzzing import fuzz
 
-parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+parser = argparse.ArgumentParser(prog="python tests/fuzz", description=__doc__)
 parser.add_argument(
     "targets", nargs="*", default=[*TARGETS], choices=[*TARGETS], metavar="TARGET", help=", ".join(TARGETS)
 )

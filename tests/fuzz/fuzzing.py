@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.targets import Target
+from fuzz_targets import Target
 
 BOUND = 1 << 29
 """Bytes of address space that reading a file of some kilobytes may take."""

@@ -1,14 +1,24 @@
-"""Every fuzz target for a moment: 10 seconds in all; `python -m tests.fuzz` takes as long as it is told."""
+"""Every fuzz target for a moment: 10 seconds in all; `python tests/fuzz` takes as long as it is told."""
+
+import zipfile
 
 import pytest
+from fuzz_targets import TARGETS, Target
+from fuzzing import Escaped, fuzz, watched
 
-from tests.fuzz.fuzzing import Escaped, fuzz, watched
-from tests.fuzz.targets import TARGETS, Target
+from latentdebias.images.zips import zip_members
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_refused_and_nothing_else_happens(name, tmp_path):
     assert fuzz(TARGETS[name], tmp_path, seconds=10 / len(TARGETS), seed=0) > 0
+
+
+def test_a_zip_with_a_member_without_a_name_is_listed(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("", b"x")
+        file.writestr("a.png", b"x")
+    assert [member.name for member in zip_members(tmp_path / "a.zip")] == ["", "a.png"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fuzz_targets import npy, tar
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from latentdebias.prepare import describe_model, network_of
 from latentdebias.sampling.guidance import CfgRule, CfgZeroRule, Guidance
 from latentdebias.shards.format import INDEX_DTYPE, Plan, ShardRecord
 from latentdebias.shards.index_file import checked_index
-from tests.fuzz.targets import npy, tar
 
 settings.register_profile("few", max_examples=40, deadline=None, derandomize=True)
 settings.load_profile("few")
