@@ -1,4 +1,4 @@
-# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | bench | fuzz: each sets up its own environment in .venv first.
+# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | fuzz | docs | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -7,7 +7,7 @@ WORKERS ?= 2
 # All tests but those of test-gpu run on the CPU, whatever the machine has: two ranks of a test would need two GPUs.
 HIDE_GPUS := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
 
-.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check bench fuzz
+.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check fuzz docs bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
@@ -40,6 +40,9 @@ check: $(VENV)/.check
 SECONDS ?= 10
 fuzz: $(VENV)/.test
 	$(HIDE_GPUS) OMP_NUM_THREADS=1 $(RUN) tests/fuzz --seconds $(SECONDS)
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 bench: $(VENV)/.test
 	$(VENV)/bin/latentdebias bench data

@@ -10,6 +10,7 @@ ANALYZE = ["matplotlib>=3.8"]
 EXAMPLES = ["accelerate>=1.0", "lightning>=2.4"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
 TEST += ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -64,6 +65,7 @@ setup(
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
         "s3": ["s3fs"],
         "examples": EXAMPLES,
+        "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,
         "check": [*TEST, *CHECK],

@@ -247,6 +247,14 @@ def brief(value: Any) -> Any:
     return [brief(item) for item in value] if isinstance(value, list | tuple) else plain(value)
 
 
+def in_words(value: Any) -> str:
+    """A part, or what a config says of it, in words: {name: min_snr, gamma: 5} as "min_snr gamma 5"."""
+    spec = brief(value)
+    if not isinstance(spec, dict):
+        return str(spec)
+    return " ".join([str(spec.get("name", "")), *(f"{key} {each}" for key, each in spec.items() if key != "name")])
+
+
 def _changed_fields(built: Any) -> Iterator[dataclasses.Field[Any]]:
     for each in dataclasses.fields(built):
         factory = each.default_factory

@@ -64,8 +64,3 @@ def spread_timesteps(diffusion: Diffusion, count: int, from_share: float = 0.0) 
         return torch.linspace(first, schedule.num_timesteps - 1, count).round().long().unique()
     # Neither end: at t = 0 or 1 one of alpha and sigma may be 0.
     return from_share + (1 - from_share) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
-
-
-def number(t: Tensor) -> int | float:
-    """A timestep () as a number for a table: whole on a discrete schedule."""
-    return t.item()

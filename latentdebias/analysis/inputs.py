@@ -20,7 +20,7 @@ from latentdebias.errors import UserError
 from latentdebias.files import parse_yaml
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import WEIGHTS, LoadedModel, ModelConfig, load_model
-from latentdebias.registry import brief, load_plugins, validate
+from latentdebias.registry import in_words, load_plugins, validate
 from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
@@ -211,7 +211,7 @@ def shards_of_run(run_dir: Path) -> Path | None:
 
 def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> list[str]:
     """A label for each model: its weighting, with the target where targets differ, and its place where both agree."""
-    labels = [part_label(each.weighting) for each in diffusions]
+    labels = [in_words(each.weighting) for each in diffusions]
     if len({each.target for each in diffusions}) > 1:
         labels = [f"{label} on {TARGETS.name_of(each.target)}" for label, each in zip(labels, diffusions, strict=True)]
     count = Counter(labels)
@@ -219,15 +219,6 @@ def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> l
     if len(set(places)) < len(places):
         places = [str(directory) for directory in directories]
     return [f"{label} ({place})" if count[label] > 1 else label for label, place in zip(labels, places, strict=True)]
-
-
-def part_label(part: object) -> str:
-    """The name of a registered part, followed by the options that are not at their defaults: "min_snr gamma 1"."""
-    spec = brief(part)
-    if isinstance(spec, str):
-        return spec
-    options = (f"{name} {value}" for name, value in spec.items() if name != "name")
-    return " ".join([spec["name"], *options])
 
 
 def _drawn(

@@ -63,5 +63,5 @@ AUTOENCODERS: Registry[AutoencoderSpec] = Registry("autoencoder")
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8 of the same shape, rounded to the nearest level."""
+    """Images `(B, 3, H, W)` in [-1, 1] as uint8 levels 0 to 255 `(B, 3, H, W)`, rounded to the nearest."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

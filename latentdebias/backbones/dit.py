@@ -137,6 +137,7 @@ class DiT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         x = self._tokens(z)
         rope = None if self.rope is None else self.rope.get_embed()

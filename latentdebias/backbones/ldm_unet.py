@@ -34,6 +34,7 @@ class LDMUNet(nn.Module):
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         context = self.class_embedding(labels_or_null(y, z, self.num_classes))[:, None]
         return self.unet(as_convolved(z), t, encoder_hidden_states=context, return_dict=False)[0]

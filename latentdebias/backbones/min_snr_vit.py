@@ -58,6 +58,7 @@ class MinSNRViT(nn.Module):
                     module.weight.div_(math.sqrt(2 * layer))
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         tokens = [self.time_embedding(t), *class_tokens(self.class_embedding, y, z, self.num_classes)]
         x = torch.cat([torch.stack(tokens, dim=1), self.patch_embed(z)], dim=1) + self.pos_embed

@@ -47,6 +47,7 @@ class UNet(nn.Module):
         return [*self.unet.down_blocks, self.unet.mid_block, *self.unet.up_blocks]
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         labels = labels_or_null(y, z, self.num_classes) if self.num_classes else None
         return self.unet(as_convolved(z), t, class_labels=labels, return_dict=False)[0]

@@ -73,6 +73,7 @@ class UViT(nn.Module):
         return [*self.in_blocks, self.mid_block, *self.out_blocks]
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         tokens = [*class_tokens(self.label_emb, y, z, self.num_classes), sinusoid(t, self.width).to(z.dtype)]
         x = torch.cat([torch.stack(tokens, dim=1), self.patch_embed(z)], dim=1) + self.pos_embed

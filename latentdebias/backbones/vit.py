@@ -60,6 +60,7 @@ class TokenViT(nn.Module):
         return list(self.vit.blocks)
 
     def forward(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """z `(B, in_chans, H, W)`, t `(B,)`, labels y `(B,)` or None -> the prediction `(B, out_chans, H, W)`."""
         check_latents(z, self.in_chans, self.img_size)
         embedded = self.vit._pos_embed(self.vit.patch_embed(z))
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)

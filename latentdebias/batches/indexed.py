@@ -22,7 +22,10 @@ class IndexedSet(TrainingSet):
         self.shards, self.order, self.manifest = shards, order, shards.manifest
 
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
-        """For each micro-step, a function that reads the samples at the rank's positions in the order."""
+        """For each micro-step, a function that reads the samples at the rank's positions in the order.
+
+        Its argument and results have the shapes that `TrainingSet.samples` states.
+        """
         for micro_step in micro_steps:
             yield partial(self.shards.read, self.order.indices(plan.seed, plan.positions(micro_step), len(self.shards)))
 

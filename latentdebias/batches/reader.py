@@ -35,6 +35,9 @@ class TrainingSet(ABC):
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
         """For each of `micro_steps`, a function that reads the samples which the rank of `plan` trains in it.
 
+        The function takes bool `(B,)`, which views are mirrored, and gives stored values `(B, *stored_shape)` and int64
+        labels `(B,)`.
+
         Which samples these are does not depend on where `micro_steps` begin.
 
         Raises `UserError` where a shard is missing, cut short or holds what no shard may hold.

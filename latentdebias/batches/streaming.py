@@ -76,6 +76,8 @@ class StreamedSet(TrainingSet):
     def samples(self, plan: BatchPlan, micro_steps: range) -> Iterator[Views]:
         """For each of the consecutive `micro_steps`, a function that gives the next samples of the rank's lane.
 
+        Its argument and results have the shapes that `TrainingSet.samples` states.
+
         Samples before the first micro-step are skipped. Reading begins with the window that holds the first sample,
         and of what comes before that window only the indexes of some shards are read.
         """

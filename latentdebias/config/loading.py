@@ -1,5 +1,6 @@
 """Reading a run config: YAML with `base:` inheritance and `--set` overrides, validated once, plug-ins first."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def _find(name_or_path: str, beside: Path) -> Path:
     folders = (beside, Path("configs"), CONFIG_DIR)
     candidates = [folder / name for folder in folders for name in (name_or_path, f"{name_or_path}.yaml")]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # false, and no error, for a name that is too long
             return candidate
     names = [path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*.yaml")]
     raise UserError(

@@ -173,7 +173,7 @@ class Diffusion:
         return self.target.convert(y, z, self._level(t, z), to=TARGETS.build(to))
 
     def model_time(self, t: Tensor) -> Tensor:
-        """The time that the network is told for t, such as the step's number, or 1000 sigma on the flow path."""
+        """The time that the network is told, such as the step's number or 1000 sigma: `(B,)` -> `(B,)`."""
         return self.schedule.model_time(t)
 
     def model_input(self, z: Tensor, t: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class Diffusion:
         t: Tensor | None = None,
         eps: Tensor | None = None,
     ) -> LossTerms:
-        """What the loss is the sum of, and the squared error of x0, with the arguments of `loss`.
+        """The terms of the loss and the squared error of x0, each `(B,)` fp32, with the arguments of `loss`.
 
         Raises `UserError` for an odd number of rows where a term compares pairs of them.
         """

@@ -26,19 +26,19 @@ class Target(ABC):
 
     @abstractmethod
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """(a, b) at a noise level, each in the shape of `level.alpha`."""
+        """The coefficients a and b at a noise level, each in the shape of `level.alpha`, such as `(B,)`."""
 
     def det(self, level: NoiseLevel) -> Tensor:
-        """alpha b - sigma a: zero exactly where y says nothing about x0 or eps beyond z; in the shape of alpha."""
+        """alpha b - sigma a, shaped as alpha `(B,)`: zero exactly where y says nothing about x0 or eps beyond z."""
         a, b = self.coefficients(level)
         return level.alpha * b - level.sigma * a
 
     def error_ratio(self, other: "Target", level: NoiseLevel) -> Tensor:
-        """What a squared error of this target at a fixed z is multiplied by to be that of `other`; shaped as alpha."""
+        """The squared error of `other` over that of this target, at a fixed z, in the shape of `level.alpha` `(B,)`."""
         return (other.det(level) / self.det(level)) ** 2
 
     def input_scale(self, level: NoiseLevel) -> Tensor:
-        """What z is multiplied by before the network sees it, in the shape of `level.alpha`."""
+        """The factor on z before the network sees it, in the shape of `level.alpha` `(B,)`; 1 for most targets."""
         return torch.ones_like(level.alpha)
 
     def of(self, x0: Tensor, eps: Tensor, level: NoiseLevel) -> Tensor:

@@ -176,14 +176,14 @@ class UniPCStep:
         self._nodes = torch.stack([*shares, torch.ones((), dtype=torch.float64)])
 
     def from_level(self, z: Tensor, slopes: list[Tensor], weights: Tensor) -> Tensor:
-        """z at the next level from z at level `here`, with the `slopes` weighted by `weights` on the CPU."""
+        """z `(B, C, h, w)` at the next level from z at level `here`; `weights` `(len(slopes),)` are on the CPU."""
         z = self.shrink * z - self.alpha * self.b * self.x0
         if not slopes:
             return z
         return z - self.alpha * self.b * sum(weight * slope for weight, slope in zip(weights, slopes, strict=True))
 
     def weights_of_predictor(self) -> Tensor:
-        """The weights of `slopes`."""
+        """The weights of `slopes`, fp64 `(len(slopes),)`."""
         if len(self.slopes) == 1:
             # The limit of the solution for short steps, which the published code takes for all steps.
             return torch.tensor([0.5], dtype=torch.float64)
@@ -191,7 +191,7 @@ class UniPCStep:
         return torch.linalg.solve(matrix[:-1, :-1], right[:-1])
 
     def weights_of_corrector(self) -> Tensor:
-        """The weights of `slopes`, and that of the difference between the estimates at the two ends of the step."""
+        """The weights, fp64 `(len(slopes) + 1,)`, of `slopes` and of the difference between the two ends' estimates."""
         return torch.linalg.solve(*self._equation()) if self.slopes else torch.tensor([0.5], dtype=torch.float64)
 
     def _equation(self) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ The published figures were not measured here.
 
 This file is written by `python -m latentdebias.studies.experiments > docs/experiments.md`.
 """
+NEEDS = "<!-- needs: the study's images, and hours to weeks of a GPU unless a cost is given -->"
 
 
 def experiments(folder: Path) -> str:
@@ -52,7 +53,8 @@ def _comment(path: Path) -> str:
     command = f"  latentdebias study run {FOLDER / path.name}"
     code = [line for line in rest if line.startswith("  ") and line != command]
     notes = [line for line in rest if line and not line.startswith("  ")]
-    return "\n".join([title, *("    " + line.strip() for line in [*code, command]), "", *notes])
+    block = [NEEDS, "```sh", *(line.strip() for line in [*code, command]), "```"]
+    return "\n".join([title, *block, "", *notes])
 
 
 def _cost(cell: Cell) -> str:

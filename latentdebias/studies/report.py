@@ -13,7 +13,7 @@ from latentdebias.studies.chart import Point, line_chart
 from latentdebias.studies.results import Result, results_of, tuned_values, write_scores
 from latentdebias.studies.running import failure_of, is_trained
 from latentdebias.studies.study import Cell, Scored, Study
-from latentdebias.studies.tables import Place, Scoreboard, Table, published_table, score_tables, tuning_table
+from latentdebias.studies.tables import Place, Scoreboard, published_table, score_tables, tuning_table
 
 
 def write_report(study: Study, out: Path) -> str:
@@ -23,7 +23,7 @@ def write_report(study: Study, out: Path) -> str:
     """
     check_output_folder(out)
     report = Report.of(study)
-    if not any(cell.run_dir.exists() for cell in report.all_cells):
+    if not any(state.cell.run_dir.exists() for state in report.states):
         raise UserError(f"No cell of {study.path} has run yet; run: {command('study')} run {study.path}")
     out.mkdir(parents=True, exist_ok=True)
     write_scores(report.results, study, out / "scores.csv")
@@ -36,37 +36,43 @@ def write_report(study: Study, out: Path) -> str:
 class State:
     """How far a cell is, in words, and whether it has failed."""
 
+    cell: Cell
     said: str
-    failed: bool
+    failed: bool = False
+
+    @classmethod
+    def of(cls, cell: Cell) -> "State":
+        """How far `cell` is now."""
+        if (failure := failure_of(cell)) is not None:
+            return cls(cell, f"failed: {failure}", True)
+        scored = sum(cell.file(score, ".json").is_file() for score in cell.scores)
+        if scored == len(cell.scores) and is_trained(cell):
+            return cls(cell, "done")
+        return cls(cell, f"{scored} of {len(cell.scores)} scores" if cell.run_dir.exists() else "not run")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a study has so far: its cells with their states, and the results of those that are no tuning."""
+    """What a study has so far: its cells and their results, and the states of these and of the tuning's short runs."""
 
     study: Study
     cells: Sequence[Cell]
-    tuning: Sequence[Cell]
     results: Sequence[Result]
+    states: Sequence[State]
 
     @classmethod
     def of(cls, study: Study) -> "Report":
         """The report of what is on disk now."""
         cells = study.cells(tuned_values(study))
-        return cls(study, cells, study.tuning_cells(), results_of(cells))
-
-    @property
-    def all_cells(self) -> list[Cell]:
-        """The cells of the study, then the short runs of the tuning."""
-        return [*self.cells, *self.tuning]
+        states = [State.of(cell) for cell in (*cells, *study.tuning_cells())]
+        return cls(study, cells, results_of(cells), states)
 
     @property
     def line(self) -> str:
         """How many cells are done, and how many failed."""
-        states = [self.state(cell) for cell in self.all_cells]
-        failed = sum(state.failed for state in states)
-        done = sum(state.said == "done" for state in states)
-        return f"{done} of {len(states)} runs done, {failed} failed; {len(self.results)} scores"
+        failed = sum(state.failed for state in self.states)
+        done = sum(state.said == "done" for state in self.states)
+        return f"{done} of {len(self.states)} runs done, {failed} failed; {len(self.results)} scores"
 
     @property
     def about(self) -> str:
@@ -87,15 +93,6 @@ class Report:
         last = self.results[-1]
         return ProtocolRecord.read(last.cell.file(last.score, ".json")).line()
 
-    def state(self, cell: Cell) -> State:
-        """How far `cell` is."""
-        if (failure := failure_of(cell)) is not None:
-            return State(f"failed: {failure}", True)
-        scored = sum(cell.file(score, ".json").is_file() for score in cell.scores)
-        if scored == len(cell.scores) and is_trained(cell):
-            return State("done", False)
-        return State(f"{scored} of {len(cell.scores)} scores" if cell.run_dir.exists() else "not run", False)
-
     def boards(self) -> Iterator[Scoreboard]:
         """A scoreboard for the first score of each metric; `scores.csv` has the others, such as each colour's shift."""
         found = {name for result in self.results for name in result.scores}
@@ -103,30 +100,24 @@ class Report:
             if name := next((name for name in better_of([metric]) if name in found), None):
                 yield Scoreboard(self.study, name, self.results)
 
-    def tables(self) -> list[Table]:
-        """All tables of scores."""
-        of_scores = [table for board in self.boards() for table in score_tables(board)]
-        others = (published_table(self.study), tuning_table(self.study))
-        return [*of_scores, *(table for table in others if table is not None)]
-
     def markdown(self) -> str:
         """The tables and the commands as markdown."""
-        cells = [f"- {cell.name}: {state.said}\n\n      {cell.command}\n" for cell, state in self._states()]
+        of_scores = [table for board in self.boards() for table in score_tables(board)]
+        others = [table for table in (published_table(self.study), tuning_table(self.study)) if table is not None]
         parts = [
             f"# Study {self.study.path.stem}\n",
             f"{self.about}\n",
-            *(table.markdown() for table in self.tables()),
+            *(table.markdown() for table in (*of_scores, *others)),
             f"Protocol of the last score: {self.protocol}\n" * bool(self.results),
             "### Runs\n",
-            *cells,
+            *(f"- {state.cell.name}: {state.said}\n\n      {state.cell.command}\n" for state in self.states),
         ]
         return "\n".join(parts)
 
     def html(self) -> bytes:
         """The page."""
         sections = [page.paragraph(self.about)]
-        failed = [(cell.name, state.said, True) for cell in self.all_cells if (state := self.state(cell)).failed]
-        if failed:
+        if failed := [(state.cell.name, state.said, True) for state in self.states if state.failed]:
             sections.append(page.section("Failed", page.definitions(failed)))
         boards = [(board.name, _board(board)) for board in self.boards()]
         sections += [page.section(name, board) for name, board in boards[:1]]
@@ -137,26 +128,21 @@ class Report:
             sections.append(page.section("For comparison", page.html_table(published)))
         if (tuning := tuning_table(self.study)) is not None:
             sections.append(page.section("Tuning", page.html_table(tuning)))
-        runs = [(cell.name, f"{state.said}. `{cell.command}`", state.failed) for cell, state in self._states()]
+        runs = [(each.cell.name, f"{each.said}. `{each.cell.command}`", each.failed) for each in self.states]
         sections.append(page.section("Runs", page.folded("The state and the command of each", page.definitions(runs))))
         if self.results:
             sections.append(page.section("Protocol of the last score", page.paragraph(self.protocol)))
         return page.page(f"Study {self.study.path.stem}", sections)
 
-    def _states(self) -> list[tuple[Cell, State]]:
-        return [(cell, self.state(cell)) for cell in self.all_cells]
-
     def _pictures(self) -> Iterator[str]:
         """The first images of every setting from the first seed: by T at the last iteration, and by iteration."""
-        first = self.cells[0]
-        last = [score for score in first.scores if score.iteration == first.iterations]
-        blocks = {f"{each.sampler}, T = {each.draw.steps}": each for each in last}
-        yield page.paragraph(f"Seed {first.seed}, after {first.iterations} iterations:")
-        yield self._blocks(blocks)
-        early = [score for score in first.scores if score.iteration != first.iterations]
-        if early:
+        scores = self.study.scores
+        last = [score for score in scores if score.iteration == scores[-1].iteration]
+        yield page.paragraph(f"Seed {self.cells[0].seed}, after {scores[-1].iteration} iterations:")
+        yield self._blocks({f"{each.sampler}, T = {each.draw.steps}": each for each in last})
+        if early := [score for score in scores if score.iteration != scores[-1].iteration]:
             shown = early[-1]
-            along = [each for each in first.scores if each.draw == shown.draw]
+            along = [each for each in scores if each.draw == shown.draw]
             yield page.folded(
                 f"Along training: {shown.sampler}, T = {shown.draw.steps}",
                 self._blocks({f"{each.iteration} iterations": each for each in along}),
@@ -164,11 +150,10 @@ class Report:
 
     def _blocks(self, blocks: Mapping[str, Scored]) -> str:
         parts = []
+        cells = [cell for cell in self.cells if cell.seed == self.cells[0].seed]
         for title, score in blocks.items():
-            cells = [cell for cell in self.cells if cell.seed == self.cells[0].seed]
             pictures = {cell.setting.label: cell.file(score, ".png") for cell in cells}
-            found = {label: path for label, path in pictures.items() if path.is_file()}
-            if found:
+            if found := {label: path for label, path in pictures.items() if path.is_file()}:
                 parts.append(page.strips(title, found))
         return f'<div class="pictures">{"".join(parts)}</div>'
 

@@ -12,7 +12,8 @@ from latentdebias.evaluation.metrics.metric import loss_of
 from latentdebias.evaluation.protocol.intervals import Interval
 from latentdebias.evaluation.protocol.record import ProtocolRecord
 from latentdebias.files import publish
-from latentdebias.studies.study import Cell, Scored, Study, in_words
+from latentdebias.registry import in_words
+from latentdebias.studies.study import Cell, Scored, Study
 
 
 @dataclass(frozen=True)

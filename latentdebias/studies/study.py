@@ -15,7 +15,7 @@ from latentdebias.config import RunConfig, load_config
 from latentdebias.drawing.sample_record import settings_of
 from latentdebias.errors import UserError, command, legal_choices
 from latentdebias.files import parse_yaml
-from latentdebias.registry import validate
+from latentdebias.registry import in_words, validate
 from latentdebias.run import kept_model
 from latentdebias.sampling import DrawOptions
 from latentdebias.studies.options import ScoreOptions, StudyOptions
@@ -159,20 +159,24 @@ class Study:
         """The label of the setting that the others are compared with."""
         return self.options.baseline or self.settings[0].label
 
+    @functools.cached_property
+    def scores(self) -> tuple[Scored, ...]:
+        """The scores of every cell, by iteration."""
+        last = self.evaluate.at[-1]
+        early = self.evaluate.steps if self.evaluate.early_steps is None else self.evaluate.early_steps
+        return tuple(
+            Scored(iteration, draw)
+            for iteration in self.evaluate.at
+            for draw in self.evaluate.draws(self.evaluate.steps if iteration == last else early)
+        )
+
     def cells(self, tuned: Mapping[str, Any]) -> list[Cell]:
         """Every setting from every seed, seed by seed; `tuned` holds the value of the tuned option by setting's label.
 
         A setting that `tuned` lacks keeps the base config's value.
         """
-        last = self.evaluate.at[-1]
-        early = self.evaluate.steps if self.evaluate.early_steps is None else self.evaluate.early_steps
-        scores = tuple(
-            Scored(iteration, draw)
-            for iteration in self.evaluate.at
-            for draw in self.evaluate.draws(self.evaluate.steps if iteration == last else early)
-        )
         return [
-            self._cell(f"{slug(setting.label)}/seed-{seed}", setting, seed, scores, self._tuned(tuned, setting))
+            self._cell(f"{slug(setting.label)}/seed-{seed}", setting, seed, self.scores, self._tuned(tuned, setting))
             for seed in self.options.seeds
             for setting in self.settings
         ]
@@ -233,13 +237,6 @@ def _named(key: str, value: Any) -> str:
     """A grid's value as part of a label: a part by its own name, any other value beside the last word of its key."""
     part = isinstance(value, str) or (isinstance(value, Mapping) and "name" in value)
     return in_words(value) if part else f"{key.rpartition('.')[2]} {_flow(value)}"
-
-
-def in_words(value: Any) -> str:
-    """A part as a config names it, in words: {name: min_snr, gamma: 5} as `min_snr gamma 5`."""
-    if not isinstance(value, Mapping):
-        return str(value)
-    return " ".join([str(value.get("name", "")), *(f"{key} {each}" for key, each in value.items() if key != "name")])
 
 
 def slug(text: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from latentdebias.evaluation.metrics.metric import loss_of
+from latentdebias.registry import in_words
 from latentdebias.studies.results import Result, results_of, tuned_values, tuning_score
 from latentdebias.studies.significance import compare_paired
-from latentdebias.studies.study import Study, in_words
+from latentdebias.studies.study import Study
 
 NONE = "–"
 
@@ -59,12 +60,12 @@ class Scoreboard:
     @property
     def samplers(self) -> list[str]:
         """The samplers of the study, in its order."""
-        return list(dict.fromkeys(score.sampler for score in self.study.cells({})[0].scores))
+        return list(dict.fromkeys(score.sampler for score in self.study.scores))
 
     def places(self, sampler: str) -> list[Place]:
         """Where the study scores with `sampler`, in its order."""
-        scores = self.study.cells({})[0].scores
-        return [Place(each.iteration, sampler, each.draw.steps) for each in scores if each.sampler == sampler]
+        chosen = [each for each in self.study.scores if each.sampler == sampler]
+        return [Place(each.iteration, sampler, each.draw.steps) for each in chosen]
 
     def values(self, setting: str, place: Place) -> dict[int, float]:
         """The values of a setting, by seed."""
@@ -98,13 +99,6 @@ class Scoreboard:
         wanted = len(self.study.options.seeds)
         return text if len(values) == wanted else f"{text} ({len(values)} of {wanted} seeds)"
 
-    def row(self, number_of_row: int, place: Place) -> tuple[list[str], set[tuple[int, int]]]:
-        """The cells of all settings at a place, and where in the row `number_of_row` the best of them are."""
-        losses = [self.loss(setting, place) for setting in self.settings]
-        lowest = min(losses)
-        best = {(number_of_row, column) for column, loss in enumerate(losses, 1) if loss == lowest < math.inf}
-        return [self.told(setting, place) for setting in self.settings], best
-
 
 def number(value: float, digits: int = 4) -> str:
     """A number with so many significant digits, without an exponent up to 10,000,000."""
@@ -131,9 +125,9 @@ def score_tables(board: Scoreboard) -> Iterator[Table]:
 def _of_places(board: Scoreboard, title: str, corner: str, places: Mapping[str, Place]) -> Table:
     rows, best = [], set()
     for index, (name, place) in enumerate(places.items()):
-        cells, best_of_row = board.row(index, place)
-        rows.append([name, *cells])
-        best |= best_of_row
+        rows.append([name, *(board.told(setting, place) for setting in board.settings)])
+        losses = [board.loss(setting, place) for setting in board.settings]
+        best |= {(index, column) for column, loss in enumerate(losses, 1) if loss == min(losses) < math.inf}
     seeds = len(board.study.options.seeds)
     spread = (
         f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed, with the samples' 95% interval"

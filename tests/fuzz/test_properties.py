@@ -77,6 +77,11 @@ def test_the_kinds_that_had_ended_in_a_traceback(override, words):
         size_of(override)
 
 
+def test_a_name_too_long_for_a_file_is_no_config():
+    with pytest.raises(UserError, match="There is no config"):
+        load_config("a" * 5000)
+
+
 def test_a_sampler_may_be_infinite_where_its_paper_is():
     config = load_config("digits_debias.yaml", ["sampling.sampler={name: heun, s_tmax: .inf}"])
     assert config.sampling.sampler.s_tmax == math.inf

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentdebias.analysis.bins import fixed_weightings, inside_levels
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, diffusion_of, part_label
+from latentdebias.analysis.inputs import Inputs, diffusion_of
 from latentdebias.analysis.style import DASHES, panels
 from latentdebias.config import load_config
 from latentdebias.diffusion import (
@@ -28,6 +28,7 @@ from latentdebias.diffusion.effective_weight import EffectiveWeight, effective_w
 from latentdebias.diffusion.timesteps.by_position import Uniform
 from latentdebias.errors import UserError
 from latentdebias.objective import SAME
+from latentdebias.registry import in_words
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class EffectiveCurve:
     def of(cls, label: str, process: Diffusion) -> "EffectiveCurve":
         """The objective of a process."""
         names = (_name(process.schedule), TARGETS.name_of(process.target))
-        parts = (part_label(process.weighting), part_label(process.timesteps))
+        parts = (in_words(process.weighting), in_words(process.timesteps))
         return cls(label, *names, *parts, effective_weight(process))
 
     def rows(self) -> Iterator[tuple[object, ...]]:
@@ -130,8 +131,8 @@ class Curves(Figure):
                 found = tabulate(schedule, TARGETS.build(space), weighting, self.timesteps)
             except UserError:
                 continue
-            label = part_label(weighting)
-            yield EffectiveCurve(label, *names, label, part_label(self.timesteps), found)
+            label = in_words(weighting)
+            yield EffectiveCurve(label, *names, label, in_words(self.timesteps), found)
 
     def _of(self, schedule: Schedule, space: str) -> Iterator[Curve]:
         target = TARGETS.build(space)
@@ -143,7 +144,7 @@ class Curves(Figure):
                 if self.weighting is not None:
                     raise
                 continue
-            yield Curve(_name(schedule), part_label(weighting), space, t, level.snr.log(), weight)
+            yield Curve(_name(schedule), in_words(weighting), space, t, level.snr.log(), weight)
 
 
 def _name(schedule: Schedule) -> str:

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import Mean, errors_at, number, spread_timesteps
+from latentdebias.analysis.errors_by_t import Mean, errors_at, spread_timesteps
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels
@@ -38,7 +38,7 @@ class Point:
         error, at = Mean.of(target_errors), t[None]
         spaces = (factor_to(space, diffusion, at).item() for space in (EPS, X0))
         eps, x0 = (error.times(factor) for factor in spaces)
-        return cls(number(t), diffusion.schedule.to_unit(t.double()).item(), eps, x0, error)
+        return cls(t.item(), diffusion.schedule.to_unit(t.double()).item(), eps, x0, error)
 
 
 @FIGURES.register("error-by-t")

@@ -111,13 +111,14 @@ class Iterations(Figure):
             raise UserError(f"{path} cannot be read: {error}. A study writes one: {command('study')} run") from None
         for row in table:
             if self.score not in row:
-                raise UserError(f"{path} has no score {self.score!r}. {legal_choices(self.score, list(row))}")
+                scores = [name for name in row if f"{name}_low" in row]
+                raise UserError(f"{path} has no score {self.score!r}. {legal_choices(self.score, scores)}")
             try:
                 if row[self.score]:
                     yield Row(row["setting"], (row["sampler"], int(row["steps"])), self._point_of(row))
             except (KeyError, ValueError, TypeError) as error:
                 raise UserError(
-                    f"{path} is no scores.csv of a study: {error!r} in {dict(list(row.items())[:9])}."
+                    f"{path} is no scores.csv of a study ({error!r}); a study writes one: {command('study')} run"
                 ) from None
 
     def _point_of(self, row: dict[str, str]) -> Point:

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from latentdebias.analysis.errors_by_t import errors_at, number, x0_estimate
+from latentdebias.analysis.errors_by_t import errors_at, x0_estimate
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import panels, show_tiles
@@ -67,7 +67,7 @@ class OneStep(Figure):
         # (images, names, t), with the image itself in front of each row.
         tiles = torch.stack(columns, dim=1)
         tiles = torch.cat([originals[:, None, None].expand(-1, len(names), 1, -1, -1, -1), tiles], dim=2)
-        titles = ["image", *(f"t = {number(t):g}" for t in times)]
+        titles = ["image", *(f"t = {t.item():g}" for t in times)]
         header = ("model", "image", "t", "error_eps", "error_x0", "amplification")
         table = Table(header, [tuple(vars(each).values()) for each in shown])
         return Finding(_picture(tiles, names, titles), table, _line(shown))
@@ -90,7 +90,7 @@ class OneStep(Figure):
         eps, x0 = (factor_to(space, diffusion, t[None]).item() for space in (EPS, X0))
         amplification = diffusion.schedule.level(t, torch.float64).snr.item() ** -0.5
         for image, error in enumerate(errors.tolist()):
-            yield Shown(each.label, image, number(t), error * eps, error * x0, amplification)
+            yield Shown(each.label, image, t.item(), error * eps, error * x0, amplification)
 
 
 def _picture(tiles: Tensor, names: list[str], titles: list[str]) -> Any:

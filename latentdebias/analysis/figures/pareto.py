@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from latentdebias.analysis.bins import BinGradients, bin_weights, fixed_weightings
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, LabelledModel, part_label
+from latentdebias.analysis.inputs import Inputs, LabelledModel
 from latentdebias.analysis.style import DASHES, mosaic
 from latentdebias.diffusion.pareto.bins import bin_gradient, inner_products, timesteps_in
 from latentdebias.diffusion.pareto.solvers import SOLVERS, regularized
 from latentdebias.errors import UserError
+from latentdebias.registry import in_words
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Pareto(Figure):
         weights = {name: solve(matrix) for name, solve in SOLVERS.items()}
         for weighting in fixed_weightings():
             try:
-                weights[part_label(weighting)] = bin_weights(weighting, each.model.diffusion.schedule, self.bins)
+                weights[in_words(weighting)] = bin_weights(weighting, each.model.diffusion.schedule, self.bins)
             except UserError:  # not on this schedule, such as vlb, or not for errors of x0
                 continue
         for name, w in weights.items():

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
-from latentdebias.analysis.inputs import Inputs, part_label
+from latentdebias.analysis.inputs import Inputs
 from latentdebias.analysis.style import mosaic, show_tiles
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.errors import UserError
@@ -24,6 +24,7 @@ from latentdebias.evaluation.protocol.scoring import ModelScoring, Scoring
 from latentdebias.evaluation.reference import reference_features
 from latentdebias.evaluation.sources.find import open_images
 from latentdebias.evaluation.statistics_cache import default_folder
+from latentdebias.registry import in_words
 from latentdebias.sampling import SAMPLERS, Sampler
 
 SHOWN = 2
@@ -78,7 +79,7 @@ class Steps(Figure):
         for each, how in tqdm([(each, how) for each in inputs.models for how in options], desc="steps", unit="set"):
             model, sampler = ModelIdentity.of_directory(each.directory), inputs.image_sampler_of(each)
             record, first = scoring.score(model, sampler, how, SHOWN)
-            scored.append(Scored(each.label, part_label(how.sampler), how.steps, first, record))
+            scored.append(Scored(each.label, in_words(how.sampler), how.steps, first, record))
         fid, columns = extractor.distance, ("model", "sampler", "steps")
         return Finding(
             _picture(scored, fid),

@@ -22,7 +22,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def level(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
-        """The noise level at t, in `dtype` and the shape of t; with beta where the schedule is discrete."""
+        """The noise level at t `(B,)`: alpha and sigma `(B,)` in `dtype`; with beta where the schedule is discrete."""
 
     def log_snr_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """How fast log SNR falls at t, per share u of the schedule: -d log SNR / du, `(B,)` -> `(B,)`.
@@ -35,7 +35,7 @@ class Schedule(ABC):
         return (fall / (self.to_unit(high) - self.to_unit(low))).to(dtype)
 
     def level_and_rate(self, t: Tensor, dtype: torch.dtype = torch.float32) -> NoiseLevel:
-        """The noise level at t with its `rate`, which `level` leaves out because only weightings need it."""
+        """The noise level at t `(B,)` with its `rate` `(B,)`, which `level` leaves out, for only weightings need it."""
         return replace(self.level(t, dtype), rate=self.log_snr_rate(t, dtype))
 
     @abstractmethod

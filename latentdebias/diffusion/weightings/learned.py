@@ -67,5 +67,5 @@ def add_uncertainty(backbone: nn.Module, weighting: Edm2Uncertainty, schedule: S
 
 
 def without_uncertainty(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the network alone."""
+    """The state dict without the weights of the learned uncertainty: the network alone, shapes as they are (any)."""
     return {name: weight for name, weight in weights.items() if not name.startswith(f"{ATTRIBUTE}.")}

@@ -42,6 +42,7 @@ class DINOv2:
     architecture: Literal["vits14", "vitb14", "vitl14"] = "vitl14"
 
     def load(self) -> Extractor:
+        """The network on the CPU; `UserError` where the file of weights is missing or is not DINOv2's."""
         url = URL.format(name=self.architecture)
         path = Path(self.weights) if self.weights else hub_file(url)
         data = read_weights(path, f"DINOv2 {self.architecture}", url, "--dinov2-weights")

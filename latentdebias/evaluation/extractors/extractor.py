@@ -41,6 +41,7 @@ class Extractor(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """Where the network is, and where features are computed."""
         return next(self.network.parameters()).device
 
     @torch.no_grad()
@@ -76,6 +77,7 @@ class Inception:
     weights: str | None = None
 
     def load(self) -> Extractor:
+        """Inception on the CPU; `UserError` where the file is missing or its sha256 is not the published one."""
         path = Path(self.weights) if self.weights else cached_inception_weights()
         data = read_verified(path, INCEPTION_SHA256)
         # torch-fidelity unpickles without restrictions, so it is given the bytes that were verified, not the path.

@@ -36,7 +36,9 @@ class HookContext:
     """Gives a sampler with a second copy of the network, whose weights are the caller's to load."""
 
     def gathered(self, average: str) -> dict[str, Tensor]:
-        """The whole state dict of an average (`none`: the weights), fp32 on the CPU, on rank 0; empty elsewhere.
+        """The state dict of an average (`none`: the weights), whole, fp32 on the CPU, on rank 0; empty elsewhere.
+
+        Each weight has the shape that the network gives it.
 
         Every rank must call it at the same step: the weights are gathered from all of them.
         """
