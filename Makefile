@@ -1,4 +1,4 @@
-# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | check | fuzz | docs | bench: each sets up its own environment in .venv first.
+# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | fuzz | soak | coverage | check | docs | audit | licences | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -7,7 +7,7 @@ WORKERS ?= 2
 # All tests but those of test-gpu run on the CPU, whatever the machine has: two ranks of a test would need two GPUs.
 HIDE_GPUS := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
 
-.PHONY: demo play test test-launchers test-wheel test-gpu test-browser check fuzz docs bench
+.PHONY: demo play test test-launchers test-wheel test-gpu test-browser fuzz soak coverage check docs audit licences bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
@@ -30,6 +30,23 @@ test-gpu: $(VENV)/.test
 
 test-browser: $(VENV)/.browser
 	$(RUN) -m pytest -m browser
+
+# Faults strike at random from the seed for so many minutes; the undisturbed run that follows takes up to as long.
+SOAK_MINUTES ?= 60
+SOAK_SEED ?= 0
+soak: $(VENV)/.test
+	$(HIDE_GPUS) OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR):tests/helpers $(RUN) tests/soak/soak.py --minutes $(SOAK_MINUTES) --seed $(SOAK_SEED)
+
+coverage: $(VENV)/.test
+	$(HIDE_GPUS) OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not launcher and not wheel and not gpu and not browser" \
+		--cov --cov-report=term:skip-covered
+
+audit: $(VENV)/.check
+	$(RUN) -m pip install -q pip-audit
+	$(RUN) -m pip_audit --local --skip-editable
+
+licences: $(VENV)/.check
+	$(RUN) .ci/licences.py > docs/dependencies.md
 
 check: $(VENV)/.check
 	$(VENV)/bin/ruff format --check .

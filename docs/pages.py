@@ -21,6 +21,7 @@ ELSEWHERE = {
     "index.md": "README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
+    "security.md": "SECURITY.md",
     "shards.md": "shards/README.md",
     "examples.md": "examples/README.md",
     "options.md": "configs/base.yaml",

@@ -1,5 +1,6 @@
 """The device that a command computes on, and this process's share of the CPU cores."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import torch
 from latentdebias import distributed
 from latentdebias.errors import UserError
 from latentdebias.precision import set_precision
+
+# Options of mallopt, from glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def default_device(local_rank: int = 0) -> str:
@@ -47,6 +51,8 @@ def open_device(name: str | None) -> torch.device:
             f"{', '.join(['cpu', *(['cuda'] if gpus else []), *gpus])}."
         ) from None
     set_precision("fp32")
+    if device.type == "cpu":
+        keep_freed_memory()
     # Else cuDNN may choose another algorithm on the next run.
     torch.backends.cudnn.deterministic = True
     return device
@@ -63,6 +69,18 @@ def compute_deterministically() -> None:
     # Else every torch.empty is filled, DeepSpeed's buckets among them.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, so that the next tensor on the CPU takes it as it is.
+
+    glibc returns what is freed of 32 MB and more to the kernel, which then clears fresh pages for each such tensor.
+    Under another C library nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def share_cores() -> None:

@@ -71,6 +71,12 @@ def same_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that failed is made again at once."""
+    monkeypatch.setattr("latentdebias.remote.WAITS", (0.01, 0.02, 0.04))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def statistics_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """References' statistics are kept for this session alone."""

@@ -1,3 +1,6 @@
+import resource
+import sys
+
 import pytest
 import torch
 
@@ -104,3 +107,16 @@ def test_the_same_computation_gives_the_same_bits_on_an_opened_device():
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
     assert torch.backends.cudnn.deterministic
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own way with memory")
+def test_a_large_tensor_takes_the_memory_of_the_one_before():
+    open_device("cpu")
+    faults = [_page_faults_of_64_mb() for _ in range(3)]
+    assert faults[-1] < 100
+
+
+def _page_faults_of_64_mb():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

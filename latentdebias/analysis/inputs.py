@@ -215,10 +215,16 @@ def labels_of(diffusions: Sequence[Diffusion], directories: Sequence[Path]) -> l
     if len({each.target for each in diffusions}) > 1:
         labels = [f"{label} on {TARGETS.name_of(each.target)}" for label, each in zip(labels, diffusions, strict=True)]
     count = Counter(labels)
-    places = [run_of(directory).name if directory.name == "model" else directory.name for directory in directories]
-    if len(set(places)) < len(places):
+    places = [_place(directory) for directory in directories]
+    if len(set(zip(labels, places, strict=True))) < len(labels):
         places = [str(directory) for directory in directories]
     return [f"{label} ({place})" if count[label] > 1 else label for label, place in zip(labels, places, strict=True)]
+
+
+def _place(directory: Path) -> str:
+    """The name of a directory, or where that would say nothing, of its run: RUN/model is "RUN"."""
+    names = {"model": run_of(directory).name, "models": f"{run_of(directory).name}, kept models"}
+    return names.get(directory.name, directory.name)
 
 
 def _drawn(

@@ -22,7 +22,7 @@ from latentdebias.batches.plan import BatchPlan
 from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
-from latentdebias.remote import check_url, member_url, open_seekable, open_url
+from latentdebias.remote import check_url, member_url, open_seekable, read_whole
 from latentdebias.shards.format import NPY_HEADER, Manifest, ShardRecord, stored_array
 from latentdebias.shards.index_file import checked_index
 from latentdebias.shards.remote_manifest import read_remote_manifest
@@ -125,12 +125,12 @@ class StreamedSet(TrainingSet):
     def _offset(self, shard: ShardRecord, number: int) -> int:
         """The byte of the shard's tar at which its sample `number` begins, from the shard's index."""
         url = member_url(self.url, f"{shard.name}.index.npy")
-        with open_url(url) as file:
-            data = file.read()
         try:
-            index = checked_index(data, shard, self.manifest)
+            index = checked_index(read_whole(url), shard, self.manifest)
+        except UserError:
+            raise
         except ValueError as error:
-            raise UserError(f"{url} cannot be read ({error}); copy the set there again.") from None
+            raise UserError(f"{url} cannot be read as an index ({error}); copy the set there again.") from None
         return int(index["latent"][number]) - NPY_HEADER - tarfile.BLOCKSIZE
 
     def _views(self, samples: Sequence[Sample], flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

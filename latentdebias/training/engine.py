@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where, repeated_blocks
 from latentdebias.batches.plan import BatchPlan
-from latentdebias.devices import default_device, share_cores
+from latentdebias.devices import default_device, keep_freed_memory, share_cores
 from latentdebias.errors import UserError
 from latentdebias.precision import Precision
 from latentdebias.process_groups import PATIENCE, export_variables, set_timeout
+from latentdebias.training.deepspeed_internals import check_names, check_wrapped
 from latentdebias.training.deepspeed_options import (
     check_compiled,
     check_options,
@@ -34,12 +35,17 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
-from deepspeed.accelerator import cuda_accelerator, get_accelerator
-from deepspeed.comm.config import CommsLoggerConfig
-from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
-from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
-from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
-from deepspeed.utils import groups, safe_get_full_fp32_param, set_z3_leaf_module
+
+try:
+    from deepspeed.accelerator import cuda_accelerator, get_accelerator
+    from deepspeed.comm.config import CommsLoggerConfig
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
+    from deepspeed.utils import groups, safe_get_full_fp32_param, set_z3_leaf_module
+except ImportError:
+    check_names(deepspeed.__version__)
+    raise
 
 HANG_TIMEOUT = 1800.0
 """The default of `training.hang_timeout`: seconds without a step after which a run is taken to hang."""
@@ -76,6 +82,8 @@ def start_distributed(hang_timeout: float = HANG_TIMEOUT) -> None:
         for name in {"LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"} & {"LOCAL_RANK", *os.environ}:
             os.environ[name] = str(device.index)
         torch.cuda.set_device(device)
+    else:
+        keep_freed_memory()
     timeout = datetime.timedelta(seconds=hang_timeout + SECONDS_FOR_THE_WATCHDOG) if hang_timeout else PATIENCE
     try:
         deepspeed.init_distributed("nccl" if device.type == "cuda" else "gloo", verbose=False, timeout=timeout)
@@ -108,10 +116,11 @@ def allow_gpu_names() -> None:
 def check_deepspeed_options(raw: Mapping[str, Any], compiled: Where = "none") -> None:
     """Raise `UserError` where a run cannot train on the installed DeepSpeed with the raw options `raw`.
 
-    That is a version with wrong gradients, an option that DeepSpeed would not know or that a key of the run config
-    sets, and, where blocks are `compiled`, options that give NaN with them.
+    That is a version with wrong gradients, or without what the engine uses of it; an option that DeepSpeed would not
+    know or that a key of the run config sets; and, where blocks are `compiled`, options that give NaN with them.
     """
     check_version(deepspeed.__version__)
+    check_names(deepspeed.__version__)
     check_options(raw, {"zero_optimization": DeepSpeedZeroConfig, "comms_logger": CommsLoggerConfig})
     if compiled == "blocks":
         check_compiled(raw, deepspeed.__version__)
@@ -168,6 +177,8 @@ class Engine:
                     **options["zero_optimization"],
                 }
         self.deepspeed: Any = deepspeed.initialize(model=backbone, optimizer=built, config=options)[0]
+        weight = next(iter(self.trained.values()))
+        check_wrapped(deepspeed.__version__, self.zero_stage, self.deepspeed.optimizer, weight)
         self.device: torch.device = torch.device(self.deepspeed.device)
         self._bad, self._skipped, self._skipped_in_a_row = torch.zeros(3, device=self.device).unbind()
 

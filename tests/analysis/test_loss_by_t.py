@@ -75,4 +75,7 @@ def test_a_folder_of_kept_models_is_computed_with_each_of_them(random_model, dig
     assert found.table.columns == ("step", "bin", "loss")
     assert found.table.rows == [(7, number, pytest.approx(loss)) for number, loss in enumerate(expected)]
     both = LossByT().find(Inputs((run, run / "models"), digit_shards, num=40))
-    assert {row[:2] for row in both.table.rows if row[2] == 0} == {("debias (run)", 1), ("debias (models)", 7)}
+    assert {row[:2] for row in both.table.rows if row[2] == 0} == {
+        ("debias (run)", 1),
+        ("debias (run, kept models)", 7),
+    }

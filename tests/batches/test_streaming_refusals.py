@@ -46,7 +46,7 @@ def test_an_index_that_is_needed_to_begin_within_a_shard_is_named(own_set, conte
      "file://{0}::https://host", "github://a:b@/set", "file:{0}"],
 )  # fmt: skip
 def test_other_schemes_are_refused_by_name_before_anything_is_opened(tmp_path, monkeypatch, url):
-    monkeypatch.setattr("fsspec.open", lambda *_: pytest.fail("something was opened"))
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_: pytest.fail("something was opened"))
     url = url.format(tmp_path / "made")
     with pytest.raises(UserError) as caught:
         StreamedSet(url, SMALL)

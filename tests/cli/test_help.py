@@ -13,7 +13,7 @@ import pytest
 from latentdebias import cli
 from latentdebias.analysis.figures import FIGURES
 from latentdebias.autoencoders import DEFAULT_AUTOENCODER
-from latentdebias.cli import analyze, encode, evaluate, plan, sample, study
+from latentdebias.cli import analyze, bench, encode, evaluate, plan, sample, study
 from latentdebias.commands.encode import EncodeOptions
 from latentdebias.drawing.sample_formats import SAMPLE_FORMATS
 from latentdebias.drawing.sample_record import settings_of
@@ -32,7 +32,7 @@ SUBCOMMANDS = {
     "analyze": analyze.FIGURES,
     "export": ["import-dit", "import-min-snr", "import-uvit", "import-diffusers", "diffusers", "hub"],
     "study": study.COMMANDS,
-    "bench": ["data", "encode", "train", "sample"],
+    "bench": bench.BENCHES,
 }
 EVERY = [
     (),

@@ -1,6 +1,5 @@
 """Runs of two ranks under a real launcher, to be hurt in mid-run; no process may be left of one."""
 
-import contextlib
 import json
 import os
 import subprocess
@@ -70,6 +69,10 @@ class Launched:
             assert self.process.poll() is None, self.err.read_text()
             assert time.monotonic() < deadline, f"step {step} was never reached: {self.err.read_text()}"
             time.sleep(0.02)
+        self.note_family()
+
+    def note_family(self) -> None:
+        """Note which processes the launcher has started by now, for `rank` and `end`."""
         self.family = {self.launcher, *self.launcher.children(recursive=True)}
 
     def rank(self, number: int) -> psutil.Process:
@@ -89,7 +92,8 @@ class Launched:
 
     def kill(self) -> None:
         """Kill whatever is left."""
-        with contextlib.suppress(psutil.NoSuchProcess):
+        # The number of a launcher that was waited for may be another process's by now.
+        if self.process.poll() is None:
             self.family |= {self.launcher, *self.launcher.children(recursive=True)}
         for process in filter(is_alive, self.family):
             process.kill()

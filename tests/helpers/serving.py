@@ -1,6 +1,7 @@
 """A folder served over HTTP on this machine, as a remote shard set is."""
 
 import io
+import os
 import re
 import threading
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ class RangeServer(Recorder):
         if self.server.failing:
             self.send_error(503)
             return None
-        if not (asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))):
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not asked or not os.path.isfile(self.translate_path(self.path)):
             return super().send_head()
         with open(self.translate_path(self.path), "rb") as file:
             whole = file.read()

@@ -1,5 +1,7 @@
 """Images on disk, and an encoder made of pooling that is quick and exact enough to compute by hand."""
 
+import io
+import tarfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,3 +91,37 @@ def encode(image_dir, encoder, tmp_path):
 def contents():
     """File name -> bytes of everything in a folder."""
     return lambda directory: {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for info, data in members:
+            if isinstance(info, str):
+                info = tarfile.TarInfo(info)
+                info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def tars(image_dir, tmp_path):
+    """The 21 images with their labels in 0.tar, 1.tar and 2.tar, a class each."""
+    folder = tmp_path / "tars"
+    folder.mkdir()
+    for label, name in enumerate(["cat", "dog", "emu"]):
+        members = [
+            member
+            for path in sorted((image_dir / name).iterdir())
+            for member in [(path.name, path.read_bytes()), (f"{path.stem}.cls", str(label).encode())]
+        ]
+        write_tar(folder / f"{label}.tar", members)
+    return folder
+
+
+@pytest.fixture
+def encode_source(encoder, tmp_path):
+    def run(images, out, workers=0):
+        options = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "forward_batch": 4, "workers": workers}
+        encode_images(images, encoder, tmp_path / out, EncodeJob(**options))
+        return tmp_path / out
+
+    return run

@@ -19,7 +19,11 @@ def rows(values, labels):
 
 def everything(directory, flipped=False):
     """Every sample of a set, in the order of the set, read by its number."""
-    shards = LatentShards(directory)
+    return everything_of(LatentShards(directory), flipped)
+
+
+def everything_of(shards, flipped=False):
+    """Every sample of `shards`, in the order of the set."""
     return rows(*shards.read(np.arange(len(shards)), np.full(len(shards), flipped)))
 
 

@@ -1,50 +1,15 @@
-import io
 import re
 import socket
 import tarfile
 
 import pytest
 from serving import served, served_by_ranges
+from shard_fixtures import write_tar
 
 from latentdebias.errors import UserError
 from latentdebias.images.find import find_images
 from latentdebias.remote import read_range
 from latentdebias.shards.format import read_manifest
-from latentdebias.shards.jobs.encode import EncodeJob, encode_images
-
-
-def write_tar(path, members):
-    with tarfile.open(path, "w") as tar:
-        for info, data in members:
-            if isinstance(info, str):
-                info = tarfile.TarInfo(info)
-                info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-
-
-@pytest.fixture
-def tars(image_dir, tmp_path):
-    """The 21 images with their labels in 0.tar, 1.tar and 2.tar, a class each."""
-    folder = tmp_path / "tars"
-    folder.mkdir()
-    for label, name in enumerate(["cat", "dog", "emu"]):
-        members = [
-            member
-            for path in sorted((image_dir / name).iterdir())
-            for member in [(path.name, path.read_bytes()), (f"{path.stem}.cls", str(label).encode())]
-        ]
-        write_tar(folder / f"{label}.tar", members)
-    return folder
-
-
-@pytest.fixture
-def encode_source(encoder, tmp_path):
-    def run(images, out, workers=0):
-        options = {"resolution": 32, "samples_per_shard": 5, "batch_size": 4, "forward_batch": 4, "workers": workers}
-        encode_images(images, encoder, tmp_path / out, EncodeJob(**options))
-        return tmp_path / out
-
-    return run
 
 
 def unused_url():

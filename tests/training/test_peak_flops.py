@@ -67,9 +67,9 @@ def test_an_unknown_device_is_measured_in_the_precision(monkeypatch, precision):
         time.sleep(0.1)
 
     monkeypatch.setattr(peak_flops, "_multiply", multiply)
-    peak_flops._measure.cache_clear()
+    peak_flops.measured_peak.cache_clear()
     find_peak(CPU, precision, None)
-    peak_flops._measure.cache_clear()
+    peak_flops.measured_peak.cache_clear()
     assert set(found) == {(torch.bfloat16 if precision == "bf16" else torch.float32, precision == "tf32")}
 
 

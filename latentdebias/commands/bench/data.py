@@ -2,34 +2,45 @@
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 import webdataset
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
+from latentdebias.backbones import BACKBONES
+from latentdebias.backbones.flops import forward_flops
 from latentdebias.batches.loader import LatentBatches
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.order import BlockShuffle
 from latentdebias.batches.plan import plan_batches
 from latentdebias.batches.streaming import StreamingReader
-from latentdebias.commands.bench.shards import LATENT_SHAPE, write_random_shards
-from latentdebias.commands.terminal import table
+from latentdebias.commands.bench.measuring.table import Table, check_json
+from latentdebias.commands.bench.measuring.timing import in_turns
+from latentdebias.commands.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
 
 SAMPLES_PER_SAFETENSORS = 10_000
 BATCH = 256
+# What an H200 reaches on dense products in bf16, and the share of it that training aims at.
+PRODUCTS, UTILISATION, FASTEST = 790e12, 0.5, "dit_s_patch2"
+BATCHES = "batches of indexed"
 WEBDATASET, ARRAYS = "webdataset .decode()", "one .npy per sample, shuffled"
 
 
 def bench_data(options: argparse.Namespace) -> None:
-    """Print how many samples each reader reads in a CPU second, from the same random latents (4, 32, 32) in fp16."""
+    """Report the samples that each reader reads in a CPU second, from the same random latents (4, 32, 32) in fp16.
+
+    Files are cached, so that reading waits for no disk. Other processes of the machine disturb CPU seconds less than
+    seconds by the clock.
+    """
+    check_json(options.json)
     num = options.num
     with tempfile.TemporaryDirectory() as folder:
         shards, arrays, tensors = Path(folder, "shards"), Path(folder, "arrays"), Path(folder, "tensors")
@@ -40,31 +51,41 @@ def bench_data(options: argparse.Namespace) -> None:
             "indexed, shuffle": lambda: _read_samples(indexed),
             "indexed, blocks": lambda: _read_samples(blocks),
             "streaming": lambda: _read_samples(streaming),
-            "batches of indexed": lambda: _read_batches(indexed),
+            BATCHES: lambda: _read_batches(indexed),
             "batches of streaming": lambda: _read_batches(streaming),
             WEBDATASET: lambda: _read_webdataset(shards),
             ARRAYS: lambda: _read_arrays(arrays),
             "safetensors of 10k, shuffled": lambda: _read_tensors(tensors),
         }
-        rates = {name: _rate(name, read, num) for name, read in readers.items()}
-    rows = [["one process, files cached", "samples/s CPU", "x webdataset", "x .npy"]]
-    for name, rate in rates.items():
-        rows.append([name, f"{rate:,.0f}", f"{rate / rates[WEBDATASET]:.1f}", f"{rate / rates[ARRAYS]:.1f}"])
-    print(table(rows))
+        seen = {name: sum(read()) for name, read in readers.items()}
+        for name, count in seen.items():
+            assert num - BATCH < count <= num, f"{name} read {count} of {num} samples"
+        passes = {name: partial(_read, read) for name, read in readers.items()}
+        times = in_turns(passes, options.rounds, torch.device("cpu"))
+    rates = {name: [seen[name] / each.cpu for each in values] for name, values in times.items()}
+    table = Table("reading in one process, files cached")
+    for name, values in rates.items():
+        table.add(name, values, "samples/s CPU")
+    for other in (WEBDATASET, ARRAYS):
+        table.add_ratio(f"indexed, shuffle / {other}", rates["indexed, shuffle"], rates[other])
+    intake = options.intake or _intake()
+    table.add(
+        f"{BATCHES} / intake", [rate / intake for rate in rates[BATCHES]], f"x {intake:,.0f} images/s, one worker"
+    )
+    if options.intake is None:
+        table.notes.append(f"intake: arithmetic, {FASTEST} at {UTILISATION:.0%} of {PRODUCTS / 1e12:.0f} TFLOP/s")
+    table.report(options.json)
 
 
-def _rate(name: str, read: Callable[[], Iterator[int]], num: int) -> float:
-    """Samples read in a CPU second, in the second of two passes; a pass may leave out less than one batch.
+def _intake() -> float:
+    """Images/s that the fastest of the models takes in on one GPU at the utilisation aimed at."""
+    flops = forward_flops(BACKBONES.build(FASTEST), LATENT_SHAPE, NUM_CLASSES)
+    assert flops is not None, "a DiT's operations can be counted"
+    return UTILISATION * PRODUCTS / flops.training()
 
-    After the first pass the files are cached, so that reading waits for no disk. Other processes of the machine disturb
-    CPU seconds less than seconds by the clock.
-    """
-    sum(read())
-    start = time.process_time()
-    seen = sum(tqdm(read(), desc=name, leave=False))
-    rate = seen / (time.process_time() - start)
-    assert num - BATCH < seen <= num, f"{name} read {seen} of {num} samples"
-    return rate
+
+def _read(read: Callable[[], Iterator[int]]) -> int:
+    return sum(read())
 
 
 def _write_samples(num: int, shards: Path, arrays: Path, tensors: Path) -> None:

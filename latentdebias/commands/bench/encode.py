@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from latentdebias.autoencoders import Autoencoder, load_autoencoder
+from latentdebias.commands.bench.measuring.table import Table, check_json
+from latentdebias.commands.bench.measuring.timing import in_turns
 from latentdebias.devices import open_device
 from latentdebias.images.find import find_images
 from latentdebias.shards.format import FORWARD_BATCH
@@ -22,26 +23,39 @@ SOURCE_SIZE = (500, 375)
 
 
 def bench_encode(options: argparse.Namespace) -> None:
-    """Print images/s of the bare autoencoder, before and after the job, those of the whole job, and their ratio."""
+    """Report images/s of the bare autoencoder and of the whole job, decoding and writing included, in turns."""
+    check_json(options.json)
     device = open_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         autoencoder = random_sd(Path(folder, "vae"), device) if options.vae == RANDOM_SD else None
         autoencoder = autoencoder or load_autoencoder(options.vae, device)
-        _write_images(Path(folder, "images"), options.num)
+        source = options.images
+        if source is None:
+            source = str(Path(folder, "images"))
+            _write_images(Path(source), options.num)
+        images, job = find_images(source), EncodeJob(resolution=options.resolution, workers=options.workers)
+        count = len(images.images)
+        rounds = iter(range(options.rounds))
         _bare(autoencoder, options.resolution, 1)  # kernels are chosen at the first call
-        rates = [_bare(autoencoder, options.resolution, options.num)]
-        start = time.perf_counter()
-        encode_images(
-            find_images(str(Path(folder, "images"))),
-            autoencoder,
-            Path(folder, "shards"),
-            EncodeJob(resolution=options.resolution, workers=options.workers),
+        times = in_turns(
+            {
+                "bare": lambda: _bare(autoencoder, options.resolution, count),
+                "job": lambda: encode_images(images, autoencoder, Path(folder, f"shards{next(rounds)}"), job),
+            },
+            options.rounds,
+            device,
         )
-        whole = options.num / (time.perf_counter() - start)
-        rates.append(_bare(autoencoder, options.resolution, options.num))
-    bare = sum(rates) / len(rates)
-    print(f"bare autoencoder   {rates[0]:10.2f} and {rates[1]:.2f} images/s")
-    print(f"whole job          {whole:10.2f} images/s, {whole / bare:.1%} of it")
+    rates = {
+        "bare": [_rounded_up(count) / each.wall for each in times["bare"]],
+        "job": [count / each.wall for each in times["job"]],
+    }
+    table = Table(
+        f"{options.vae}, {count} images of {options.images or 'smooth noise'} at {options.resolution}, {device}"
+    )
+    for name, values in rates.items():
+        table.add(name, values, "images/s")
+    table.add_ratio("job / bare", rates["job"], rates["bare"])
+    table.report(options.json)
 
 
 def random_sd(folder: Path, device: torch.device) -> Autoencoder:
@@ -65,15 +79,15 @@ def _write_images(folder: Path, num: int) -> None:
         coarse.resize(SOURCE_SIZE, Image.Resampling.BICUBIC).save(folder / f"{index:06d}.jpg", quality=92)
 
 
-def _bare(autoencoder: Autoencoder, resolution: int, num: int) -> float:
-    """Images/s of the autoencoder alone, over `num` images rounded up to whole batches."""
+def _rounded_up(num: int) -> int:
+    """`num` images rounded up to whole batches."""
+    return -(-num // FORWARD_BATCH) * FORWARD_BATCH
+
+
+def _bare(autoencoder: Autoencoder, resolution: int, num: int) -> None:
+    """Encode random images by the autoencoder alone, `num` of them rounded up to whole batches."""
     images = torch.rand(FORWARD_BATCH, 3, resolution, resolution, device=autoencoder.device) * 2 - 1
     # The encoding job uses this memory format too, because it is faster on a CPU.
     images = images.contiguous(memory_format=torch.channels_last)
-    batches = -(-num // FORWARD_BATCH)
-    start = time.perf_counter()
-    for _ in tqdm(range(batches), desc="bare autoencoder", leave=False):
+    for _ in tqdm(range(_rounded_up(num) // FORWARD_BATCH), desc="bare autoencoder", leave=False):
         autoencoder.encode(images)
-    if autoencoder.device.type == "cuda":
-        torch.cuda.synchronize(autoencoder.device)
-    return batches * FORWARD_BATCH / (time.perf_counter() - start)

@@ -15,18 +15,20 @@ NUM_CLASSES = 1000
 SAMPLES_PER_SHARD = 4096
 
 
-def write_random_shards(directory: Path, num: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Write `num` samples, and yield the number and the moments (2C, H, W), fp16, of each.
+def write_random_shards(
+    directory: Path, num: int, latent_shape: tuple[int, int, int] = LATENT_SHAPE
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Write `num` samples of latents (C, H, W), and yield the number and the moments (2C, H, W), fp16, of each.
 
     The set is complete once the iterator is exhausted.
     """
-    channels, height, width = LATENT_SHAPE
+    channels, height, width = latent_shape
     plan = Plan(
         autoencoder={"id": "random"},
         precision="float32",
         resolution=8 * height,
         preprocessing="none",
-        latent_shape=LATENT_SHAPE,
+        latent_shape=latent_shape,
         flips=False,
         samples_per_shard=SAMPLES_PER_SHARD,
         num_inputs=num,

@@ -1,129 +1,127 @@
-"""`latentdebias bench train`: the whole training loop against the bare steps of the same model, in turns."""
+"""`latentdebias bench train`: the whole trainer beside bare steps, plain loops and single levers, in turns."""
 
 import argparse
-import tempfile
-import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from statistics import fmean, median
+import gc
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 
 import torch
-from tqdm import tqdm
 
-from latentdebias.commands.bench.shards import LATENT_SHAPE, NUM_CLASSES, write_random_shards
-from latentdebias.config import RunConfig, load_config
-from latentdebias.prepare import prepare
-from latentdebias.run import Run
-from latentdebias.training.engine import start_distributed, stop_distributed
-from latentdebias.training.trainer import TrainState
+from latentdebias.backbones.flops import forward_flops
+from latentdebias.commands.bench.loops import BASELINES, LEVERS, Lever, Loop, RunSteps, Workload, loop
+from latentdebias.commands.bench.loops.curves import TOLERANCE, farthest_loss
+from latentdebias.commands.bench.loops.workload import usual_precision, written
+from latentdebias.commands.bench.measuring.table import LeftOut, Table, check_json
+from latentdebias.commands.bench.measuring.timing import Elapsed, in_turns
+from latentdebias.errors import UserError, legal_choices
+from latentdebias.training.engine import start_distributed, stop_distributed, training_device
+from latentdebias.training.monitor.peak_flops import measured_peak
 
-SAMPLES = 1024
-WARM_UP = 1
-
-
-@dataclass(frozen=True)
-class Elapsed:
-    """Seconds that one segment took, by the clock and in CPU time of this process."""
-
-    wall: float
-    cpu: float
+WARM_UP = 2
+LOOPS: dict[str, Loop] = {"loop": loop, **BASELINES}
 
 
 def bench_train(options: argparse.Namespace) -> None:
-    """Print the seconds of a step of the training loop and of a bare step, and their ratio, by clock and CPU time."""
-    options.precision = options.precision or ("bf16" if torch.cuda.is_available() else "fp32")
-    with tempfile.TemporaryDirectory() as folder:
-        deque(write_random_shards(Path(folder, "shards"), SAMPLES), maxlen=0)
-        config = load_config("base.yaml", _overrides(options, Path(folder)))
-        prepared = prepare(config)
-        start_distributed()
-        run = Run(prepared)
-        loop, bare = _time_in_turns(run, config, options)
-        stop_distributed()
-    print(f"{options.model}, batch {options.batch_size}, {options.precision}, {run.engine.device}")
-    _report("wall clock", [each.wall for each in loop], [each.wall for each in bare], options.steps)
-    # Other processes stretch the clock, not the CPU time of this one, which in turn leaves out what a GPU does.
-    _report("CPU time", [each.cpu for each in loop], [each.cpu for each in bare], options.steps)
-
-
-def _report(name: str, loop: list[float], bare: list[float], steps: int) -> None:
-    ratios = [whole / alone for whole, alone in zip(loop, bare, strict=True)]
-    print(
-        f"{name:10s}  bare {fmean(bare) / steps:8.4f} s a step, loop {fmean(loop) / steps:8.4f}; ratio "
-        f"{sum(loop) / sum(bare):.4f}, of {len(ratios)} pairs: median {median(ratios):.4f}, "
-        f"{min(ratios):.4f} to {max(ratios):.4f}"
-    )
-
-
-def _overrides(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Report the seconds of a step of each loop, their ratios to the trainer's, and the trainer's utilisation."""
+    check_json(options.json)
+    precision = usual_precision(options.precision)
     workers = options.workers if options.workers is not None else 2 * torch.cuda.is_available()
-    settings = {
-        "run_dir": folder / "run",
-        "data.shards": folder / "shards",
-        "data.workers": workers,
-        "model.name": options.model,
-        "training.batch_size": options.batch_size,
-        "training.precision": options.precision,
-        # One step more than the benchmark runs: at its last step a run saves a checkpoint.
-        "training.steps": WARM_UP + options.segments * options.steps + 1,
-        "training.log_every": options.steps,
-        "deepspeed.zero_optimization.stage": 0,
-    }
-    return [f"{key}={value}" for key, value in settings.items()]
+    unknown = next((name for name in options.levers if name not in LEVERS), None)
+    if unknown is not None:
+        raise UserError(f"--levers {unknown!r} is not known. {legal_choices(unknown, LEVERS)}")
+    loops = {name: LOOPS[name] for name in dict.fromkeys(["loop", *options.loops])}
+    start_distributed()
+    table = Table(f"{', '.join(options.model)}, batch {options.batch_size}, {precision}, {training_device()}")
+    for model in options.model:
+        # The compiler gives a block up that it has compiled for too many networks.
+        torch.compiler.reset()
+        name = f"{model} " if len(options.model) > 1 else ""
+        with written(model, options.batch_size, precision, workers) as workload:
+            with ExitStack() as stack:
+                ways = opened(loops, workload, stack, table, name)
+                _add_loops(table, name, timed(ways, options, workload), options.steps, workload)
+            if options.curve:
+                _add_curve(table, name, workload, options.curve)
+            if options.levers:
+                _add_levers(table, name, workload, options)
+    table.notes.append(NOTE)
+    stop_distributed()
+    table.report(options.json)
 
 
-def _time_in_turns(run: Run, config: RunConfig, options: argparse.Namespace) -> tuple[list[Elapsed], list[Elapsed]]:
-    last, bare_steps = config.training.steps, _bare(run, config)
-    loop: list[Elapsed] = []
-    bare: list[Elapsed] = []
-    with run.training(TrainState(), last) as whole_steps:
-        whole_steps(WARM_UP)
-        bare_steps(WARM_UP)
-        turns = [(whole_steps, loop), (bare_steps, bare)]
-        for segment in tqdm(range(options.segments), desc="pairs", leave=False):
-            # Loop and bare steps go first in turns, so that a machine that slows down or speeds up favours neither.
-            for steps, seconds in turns if segment % 2 else reversed(turns):
-                seconds.append(_time(steps, options.steps, run.engine.device))
-    return loop, bare
+NOTE = (
+    "ratios: of the times of one round, median over the rounds; utilisation: FLOPs of products alone, 3 forwards a step"
+)
 
 
-def _time(run_steps: Callable[[int], None], steps: int, device: torch.device) -> Elapsed:
-    _wait_for(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    run_steps(steps)
-    _wait_for(device)
-    return Elapsed(time.perf_counter() - wall, time.process_time() - cpu)
+def opened(
+    loops: Mapping[str, Loop], workload: Workload, stack: ExitStack, table: Table, prefix: str = ""
+) -> dict[str, RunSteps]:
+    """Each loop, built and warmed up; what cannot run here is left out of the table, with the reason."""
+    ways: dict[str, RunSteps] = {}
+    for name, build in loops.items():
+        try:
+            with ExitStack() as own:
+                run_steps = own.enter_context(build(workload))
+                run_steps(WARM_UP)
+                stack.push(own.pop_all())
+        except (LeftOut, UserError, RuntimeError) as reason:
+            if name == "loop":
+                raise
+            table.left_out[prefix + name] = str(reason).splitlines()[0]
+        else:
+            ways[name] = run_steps
+        # What a loop that did not fit has allocated is free once its exception is gone.
+        gc.collect()
+        torch.cuda.empty_cache()
+    return ways
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def timed(ways: Mapping[str, RunSteps], options: argparse.Namespace, workload: Workload) -> dict[str, list[Elapsed]]:
+    """The times of each way over a segment of `options.steps` steps, in turns."""
+    segments = {name: partial(run_steps, options.steps) for name, run_steps in ways.items()}
+    return in_turns(segments, options.segments, workload.device)
 
 
-def _bare(run: Run, config: RunConfig) -> Callable[[int], None]:
-    """A function that runs a number of bare training steps: forward, backward, clipping and AdamW on one fixed batch.
+def _add_loops(table: Table, prefix: str, times: dict[str, list[Elapsed]], steps: int, workload: Workload) -> None:
+    for name, values in times.items():
+        table.add(prefix + name, [each.wall / steps for each in values], "s/step")
+    for name in list(times)[1:]:
+        _add_ratio(table, f"{prefix}loop / {name}", times["loop"], times[name], workload.device)
+    rates = [workload.batch_size * steps / each.wall for each in times["loop"]]
+    table.add(f"{prefix}loop images", rates, "images/s")
+    flops = forward_flops(workload.network().spec, workload.latent_shape, workload.network().num_classes)
+    if flops is not None:
+        peak = measured_peak(workload.device, workload.precision)
+        shares = [100 * rate * flops.training() / peak for rate in rates]
+        table.add(f"{prefix}loop utilisation", shares, f"% of {peak / 1e12:.4g} TFLOP/s, measured")
 
-    Its model has the architecture of the run's. There is no data loading, average, log, weighting or DeepSpeed.
-    """
-    channels, side, _ = LATENT_SHAPE
-    device, size = run.engine.device, config.training.batch_size
-    backbone = config.model.build(side, channels, NUM_CLASSES).to(device)
-    trained = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
-    adamw = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=device.type == "cuda")
-    z = torch.randn(size, *LATENT_SHAPE, device=device)
-    t = torch.rand(size, device=device) * 1000
-    y = torch.arange(size, device=device) % NUM_CLASSES
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.training.precision == "bf16")
 
-    def steps(count: int) -> None:
-        for _ in range(count):
-            with autocast:
-                loss = (backbone(z, t, y) - z).square().mean()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained, config.training.grad_clip)
-            adamw.step()
-            adamw.zero_grad()
+def _add_ratio(table: Table, name: str, over: list[Elapsed], under: list[Elapsed], device: torch.device) -> None:
+    table.add_ratio(name, [each.wall for each in over], [each.wall for each in under])
+    if device.type == "cpu":
+        # Other processes stretch the clock, not the CPU time of this one.
+        table.add_ratio(f"{name}, CPU time", [each.cpu for each in over], [each.cpu for each in under])
 
-    return steps
+
+def _add_curve(table: Table, prefix: str, workload: Workload, steps: int) -> None:
+    """Add how far the trainer's losses are at most from those of a plain loop over the same batches."""
+    farthest, tolerance = farthest_loss(workload, Lever(), steps), TOLERANCE[workload.precision]
+    table.add(f"{prefix}farthest loss", [100 * farthest], f"% of the plain loop's, in {steps} steps")
+    verdict = "within" if farthest <= tolerance else "BEYOND"
+    table.notes.append(f"{prefix}losses: {verdict} the tolerance of {tolerance:.2%} in {workload.precision}")
+
+
+def _add_levers(table: Table, prefix: str, workload: Workload, options: argparse.Namespace) -> None:
+    """Add a row for each lever, whose loop is built for it alone and runs in turns with the trainer as it is."""
+    with ExitStack() as stack:
+        trainer = opened({"loop": loop}, workload, stack, table)
+        for name in options.levers:
+            with ExitStack() as own:
+                lever = opened({name: partial(loop, lever=LEVERS[name])}, workload, own, table, prefix)
+                if lever:
+                    times = timed({**trainer, **lever}, options, workload)
+                    table.add(prefix + name, [each.wall / options.steps for each in times[name]], "s/step")
+                    _add_ratio(table, f"{prefix}{name} / loop", times[name], times["loop"], workload.device)
+            gc.collect()

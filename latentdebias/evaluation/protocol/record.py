@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from latentdebias.registry import validate
 LIBRARIES = ("torch", "torchvision", "torchmetrics", "torch-fidelity", "diffusers", "timm", "latentdebias")
 
 
-def library_versions() -> dict[str, str]:
-    """The installed version of each of `LIBRARIES`, or "not installed"."""
-    return {name: _version(name) for name in LIBRARIES}
+def library_versions(libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """The installed version of each library, or "not installed"."""
+    return {name: _version(name) for name in libraries}
 
 
 def _version(distribution: str) -> str:

@@ -82,7 +82,7 @@ def find_peak(device: torch.device, precision: Precision, stated_tflops: float |
     gpu = find_gpu(name)
     if gpu is not None:
         return Peak(peak_of(gpu, precision), f"data sheet of {name}")
-    return Peak(_measure(device, precision), f"measured on this {name} by a matrix product")
+    return Peak(measured_peak(device, precision), f"measured on this {name} by a matrix product")
 
 
 def find_gpu(device_name: str) -> Gpu | None:
@@ -93,7 +93,8 @@ def find_gpu(device_name: str) -> Gpu | None:
 
 
 @functools.cache
-def _measure(device: torch.device, precision: Precision) -> float:
+def measured_peak(device: torch.device, precision: Precision) -> float:
+    """FLOP/s of the device in one large matrix product, repeated for a quarter of a second."""
     side = SIDE.get(device.type, SIDE["cpu"])
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

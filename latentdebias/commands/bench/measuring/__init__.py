@@ -1,0 +1,1 @@
+"""How benchmarks measure: times, memory, fresh processes, and the table of rows that each gives."""
