@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from latentdebias.batches.draws import NoiseSource
 from latentdebias.batches.normalization import NormalizationKind
 from latentdebias.batches.order import ORDERS, SampleOrder
 from latentdebias.batches.reader import TrainingSet
@@ -61,5 +62,9 @@ class DataOptions:
     flip: bool = option(False, "mirror half of the samples; needs shards encoded with --flip")
     label_drop: Annotated[float, Field(ge=0, le=1)] = option(
         0.1, "share of labels replaced by the null class, for classifier-free guidance"
+    )
+    noise: NoiseSource = option(
+        "host",
+        "host: drawn by the processes that read | device: drawn by the GPU, other numbers; a CPU draws those slowly",
     )
     workers: NonNegativeInt = option(2, "processes that read ahead; 0 reads in the training process", on_resume="free")
