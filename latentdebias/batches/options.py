@@ -11,6 +11,7 @@ from latentdebias.batches.normalization import NormalizationKind
 from latentdebias.batches.order import ORDERS, SampleOrder
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.registry import Registry, option
+from latentdebias.shards.format import NumClasses, Side
 
 
 class Reader(ABC):
@@ -47,9 +48,9 @@ class DataOptions:
         "checked without them",
         on_resume="free",
     )
-    resolution: PositiveInt | None = option(None, "", on_resume="free")
-    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = option(None, "[C, h, w]", on_resume="free")
-    num_classes: NonNegativeInt | None = option(None, "0: unconditional", on_resume="free")
+    resolution: Side | None = option(None, "", on_resume="free")
+    latent_shape: tuple[Side, Side, Side] | None = option(None, "[C, h, w]", on_resume="free")
+    num_classes: NumClasses | None = option(None, "0: unconditional", on_resume="free")
     num_images: PositiveInt | None = option(None, "for plan alone, while there are no shards yet", on_resume="free")
     normalization: NormalizationKind = option(
         "channel", "channel: the set's own mean and std | scaling: the autoencoder's scaling factor"

@@ -28,7 +28,7 @@ class TrainingOptions:
     """The `training` section of a run config."""
 
     steps: PositiveInt = option(400_000, "", on_resume="free")
-    batch_size: PositiveInt = option(256, "global")
+    batch_size: Annotated[int, Field(gt=0, le=2**24)] = option(256, "global")
     micro_batch_size: PositiveInt | None = option(
         None, "a rank's share of one backward; null: the whole batch in one", on_resume="free"
     )
