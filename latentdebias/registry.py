@@ -109,6 +109,8 @@ class Registry(Generic[T]):
 
 
 PLAIN_TYPES = (bool, int, float, list, tuple)
+CHECKED = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+"""How pydantic checks what users write; a field that may be infinite says so, with `Field(allow_inf_nan=True)`."""
 
 
 def option(default: Any, meaning: str, on_resume: Literal["same", "free"] = "same") -> Any:
@@ -131,10 +133,37 @@ def validate(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
     A class may list keys of older versions as `moved = {"old_key": "new.key"}`: the error then names the new key.
     """
+    _refuse_unusable(values, where)
     try:
         return pydantic.TypeAdapter(_forbid_unknown(cls)).validate_python(spelled_out(cls, values))
     except pydantic.ValidationError as error:
         raise UserError(_explain(cls, error, where)) from None
+
+
+def _refuse_unusable(values: Any, where: str) -> None:
+    """Raise `UserError` for a whole number beyond 64 bits, or a text that no path, name or file may hold."""
+    inside = [("", values)]
+    while inside:
+        place, value = inside.pop()
+        if isinstance(value, Mapping):
+            inside += [(f"{place}.{key}".lstrip("."), item) for key, item in value.items()]
+            inside += [(place, key) for key in value]
+        elif isinstance(value, list | tuple):
+            inside += [(place, item) for item in value]
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UserError(
+                f"Bad value for {place!r} in {where}: a whole number of {value.bit_length()} bits, above 64."
+            )
+        elif isinstance(value, str) and ("\0" in value or not (value.isascii() or _is_writable(value))):
+            raise UserError(f"Bad value {value!r} for {place!r} in {where}: it holds a NUL byte, or half a character.")
+
+
+def _is_writable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +188,7 @@ def spelled_out(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def _forbid_unknown(cls: type[T]) -> type[T]:
     """Make pydantic refuse unknown keys in `cls` and in every dataclass among its fields; returns `cls`."""
     if "__pydantic_config__" not in vars(cls):
-        cls.__pydantic_config__ = pydantic.ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # type: ignore[attr-defined]
+        cls.__pydantic_config__ = CHECKED  # type: ignore[attr-defined]
         for field in dataclasses.fields(cast(Any, cls)):
             if dataclasses.is_dataclass(field.type):
                 _forbid_unknown(cast(type, field.type))
@@ -174,8 +203,9 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         owner: Any = cls
         for part in path[:-1]:
-            declared = next(f.type for f in dataclasses.fields(owner) if f.name == part)
-            owner = next(each for each in (declared, *get_args(declared)) if dataclasses.is_dataclass(each))
+            # A part of the path that is no field is a place in a list.
+            declared = next((f.type for f in dataclasses.fields(owner) if f.name == part), None)
+            owner = next((each for each in _types_in(declared) if dataclasses.is_dataclass(each)), owner)
         if (new := getattr(owner, "moved", {}).get(path[-1])) is not None:
             return f"Key {place!r} in {where} has another place now: write {'.'.join([*path[:-1], new])} instead."
         legal = [f.name for f in dataclasses.fields(owner)]
@@ -186,6 +216,13 @@ def _explain(cls: type, error: pydantic.ValidationError, where: str) -> str:
     if isinstance(cause, UserError):
         return f"{place} in {where}: {cause}" if place else f"{where}: {cause}"
     return f"Bad value {first['input']!r} for {place!r} in {where}: {first['msg'].removeprefix('Value error, ')}."
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A type and those it is made of: the T of list[T], of T | None and of Annotated[T, ...]."""
+    yield annotation
+    for each in get_args(annotation):
+        yield from _types_in(each)
 
 
 def plain(value: Any) -> Any:

@@ -31,8 +31,9 @@ from latentdebias.prepare import Prepared, load_autoencoder_of, say
 from latentdebias.sampling import LatentModel, Network
 from latentdebias.training.checkpoints.checkpoint import CheckpointPolicy, Checkpoints
 from latentdebias.training.checkpoints.run_state import RunState
+from latentdebias.training.compiling import allow_attention, what_to_compile
 from latentdebias.training.ema import PartitionedEMA
-from latentdebias.training.engine import Engine, gather_whole_blocks
+from latentdebias.training.engine import Engine, gather_whole_blocks, why_not_compiled
 from latentdebias.training.hooks import HookContext, pareto, together
 from latentdebias.training.hooks.checkpointing import Checkpointing
 from latentdebias.training.hooks.evaluation import InLoopEvaluation, OpenedEvaluation
@@ -76,6 +77,7 @@ class Run:
         self.batches = LatentBatches(prepared.shards, self.plan, self.config.data, prepared.normalization)
         torch.manual_seed(training.seed)
         set_precision(training.precision)
+        allow_attention(training.attention)
         self.engine = Engine(
             self._trained_backbone(),
             self.plan,
@@ -103,11 +105,19 @@ class Run:
         backbone, training = self.prepared.network.build(), self.config.training
         if self.config.init_from is not None:
             load_initial_weights(backbone, self.config.init_from)
-        if training.compile == "blocks":
+        compiled, reason = what_to_compile(
+            training.compile,
+            backbone,
+            self.prepared.device,
+            training.deterministic,
+            why_not_compiled(self.config.deepspeed),
+        )
+        say(f"compiled: {compiled} ({reason})")
+        if compiled == "blocks":
             compile_blocks(backbone)
         if training.activation_checkpointing == "blocks":
             checkpoint_blocks(backbone)
-        if "blocks" in (training.compile, training.activation_checkpointing):
+        if "blocks" in (compiled, training.activation_checkpointing):
             gather_whole_blocks(backbone)
         if isinstance(self.diffusion.weighting, Edm2Uncertainty):
             add_uncertainty(backbone, self.diffusion.weighting, self.diffusion.schedule)

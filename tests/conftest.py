@@ -107,6 +107,7 @@ def small_run(digit_shards: Path, tmp_path: Path) -> list[str]:
         "training.log_every": 1,
         "training.checkpoint_every": 2,
         "training.sample_every": 0,
+        "deepspeed.zero_optimization.stage": 1,
     }
     return [f"{key}={value}" for key, value in changes.items()]
 

@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "process_groups",
     "precision",
+    "philox",
     "devices",
     "registry",
     "files",

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from latentdebias.autoencoders import AutoencoderIdentity
 from latentdebias.batches.draws import SampleDraws
 from latentdebias.batches.normalization import LatentNormalization
+from latentdebias.config import DiffusionOptions
 from latentdebias.diffusion import TARGETS, Diffusion
 from latentdebias.diffusion.pareto.bins import Latents
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError
+from latentdebias.files import parse_yaml
 from latentdebias.images.find import NO_LABEL
 from latentdebias.models.model_directory import WEIGHTS, LoadedModel, ModelConfig, load_model
-from latentdebias.registry import in_words, load_plugins
+from latentdebias.registry import in_words, load_plugins, validate
 from latentdebias.sampling import DrawOptions, Guidance, Sampler, check_draw
 from latentdebias.shards.posterior import draw_latents
 from latentdebias.shards.reader import LatentShards
@@ -89,7 +90,7 @@ class Inputs:
         A folder RUN/models of kept models stands for itself. Raises `UserError` where there is none.
         """
         found = [run for directory in self.directories for run in _runs_at(directory)]
-        diffusions = [_diffusion_of(run) for run in found]
+        diffusions = [diffusion_of(run) for run in found]
         return [LabelledRun(*each) for each in zip(labels_of(diffusions, found), found, strict=True)]
 
     @functools.cached_property
@@ -185,21 +186,25 @@ def _runs_at(directory: Path) -> list[Path]:
     raise UserError(f"{directory} belongs to no training run: there is no {LOG} in it, nor beside or below it.")
 
 
-def _diffusion_of(run_dir: Path) -> Diffusion:
+def diffusion_of(run_dir: Path) -> Diffusion:
+    """The process that a run trains, from its config; `UserError` where that is missing or damaged."""
     config = run_of(run_dir) / RUN_CONFIG
     try:
-        settings = yaml.safe_load(config.read_text())
+        settings = parse_yaml(config.read_text())
         load_plugins(settings.get("imports") or ())
-        return Diffusion(**settings["diffusion"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        shape = settings.get("data", {}).get("latent_shape")
+        return validate(DiffusionOptions, settings["diffusion"], str(config)).build(shape and tuple(shape))
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{config} is missing or damaged ({error}); a training run writes it.") from None
 
 
 def shards_of_run(run_dir: Path) -> Path | None:
     """The shard set in the config of a run; None where there is no such config, or the set is not on a disk."""
     try:
-        where = Path(yaml.safe_load((run_dir / RUN_CONFIG).read_text())["data"]["shards"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        where = Path(parse_yaml((run_dir / RUN_CONFIG).read_text())["data"]["shards"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return where if where.is_dir() else None
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from latentdebias.backbones.routing import routers
 from latentdebias.errors import UserError
 
 Where = Literal["none", "blocks"]
@@ -44,9 +45,12 @@ def checkpoint_blocks(backbone: nn.Module) -> None:
 
 def compile_blocks(backbone: nn.Module) -> None:
     """Compile each block with `torch.compile` at its first call; blocks of equal structure share the compiled code."""
+    # A network that routes tokens runs its blocks on two numbers of tokens, each with a graph of its own: a graph for
+    # any number could be taken where a checkpointed block runs again, in place of the first graph, which torch refuses.
+    dynamic = False if routers(backbone) else None
     for block in repeated_blocks(backbone):
         block.register_forward_pre_hook(keywords_to_positions, with_kwargs=True)
-        block.forward = torch.compile(block.forward)
+        block.forward = torch.compile(block.forward, dynamic=dynamic)
 
 
 def keywords_to_positions(

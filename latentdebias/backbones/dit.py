@@ -16,6 +16,7 @@ from timm.layers.attention import AttentionRope
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import LabelEmbedding, SinusoidTime, labels_or_null, unpatchify
+from latentdebias.backbones.routing import NO_ROUTING, Router, Routing
 from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
@@ -80,7 +81,10 @@ class DiTBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, condition: Tensor, rope: Tensor | None) -> Tensor:
-        """Tokens x `(B, N, D)`, condition `(B, D)`, rope `(patches, 2 D / heads)` or None -> tokens `(B, N, D)`."""
+        """Tokens x `(B, N, D)`, condition `(B, D)`, rope `(patches, 2 D / heads)` or None -> tokens `(B, N, D)`.
+
+        A rope `(B, 1, patches, 2 D / heads)` has other patches for each sample.
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
         x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
         return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
@@ -122,6 +126,7 @@ class DiT(nn.Module):
         self.t_embedder = SinusoidTime(width, spec.freq_shift)
         self.y_embedder = LabelEmbedding(num_classes, width) if num_classes else None
         self.blocks = nn.ModuleList(DiTBlock(spec) for _ in range(spec.depth))
+        self.router = Router(spec.routing, spec.depth)
         self.final_layer = FinalLayer(spec, out_chans)
         self._init_weights()
 
@@ -144,8 +149,10 @@ class DiT(nn.Module):
         condition = self.t_embedder(t)
         if self.y_embedder is not None:
             condition = condition + self.y_embedder(labels_or_null(y, z, self.num_classes))
-        for block in self.blocks:
-            x = block(x, condition, rope)
+        ropes = [rope] * len(self.blocks)
+        x = self.router.through(
+            self.blocks, x, self.grid_size**2, ropes, lambda block, x, rope: block(x, condition, rope)
+        )
         patches = self.final_layer(x[:, self.num_registers :], condition)
         return unpatchify(patches, self.patch_size, self.grid_size)
 
@@ -166,8 +173,8 @@ class DiTSpec(BackboneSpec):
     `norm`, `mlp`, `positions` and `qk_norm` choose the parts. RoPE is axial, on integer grid coordinates, as in EVA-02
     and LightningDiT. LightningDiT is norm rms (there with weights, which adaLN's scale makes redundant), mlp swiglu and
     positions sincos_rope. `registers` is the number of learned tokens that are added to the patches; they have no
-    position, and their output is dropped. `freq_shift` (see `sinusoid`) 1 and `mlp_norm_eps` 1e-5 reproduce diffusers'
-    `DiTTransformer2DModel`.
+    position, and their output is dropped. `routing` lets patches skip blocks in training, see `Routing`. `freq_shift`
+    (see `sinusoid`) 1 and `mlp_norm_eps` 1e-5 reproduce diffusers' `DiTTransformer2DModel`.
     """
 
     width: PositiveInt
@@ -180,6 +187,7 @@ class DiTSpec(BackboneSpec):
     positions: Literal["sincos", "rope", "sincos_rope"] = "sincos"
     qk_norm: Literal["none", "layer", "rms"] = "none"
     registers: NonNegativeInt = 0
+    routing: Routing = NO_ROUTING
     freq_shift: Literal[0, 1] = 0
     mlp_norm_eps: PositiveFloat = NORM_EPS
 

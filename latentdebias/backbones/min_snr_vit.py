@@ -12,6 +12,7 @@ from timm.models.beit import Block
 from torch import Tensor, nn
 
 from latentdebias.backbones.embeddings import TIME_EMBEDDINGS, TimeEmbedding, class_tokens, unpatchify
+from latentdebias.backbones.routing import NO_ROUTING, Router, Routing
 from latentdebias.backbones.spec import (
     BACKBONES,
     BackboneSpec,
@@ -39,6 +40,7 @@ class MinSNRViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, self.num_condition_tokens + self.grid_size**2, width))
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(Block(width, spec.heads, qkv_bias=True, norm_layer=norm) for _ in range(spec.depth))
+        self.router = Router(spec.routing, spec.depth)
         self.linear_projection = nn.Linear(width, patch_size**2 * out_chans)
         self._init_weights()
 
@@ -62,8 +64,8 @@ class MinSNRViT(nn.Module):
         check_latents(z, self.in_chans, self.img_size)
         tokens = [self.time_embedding(t), *class_tokens(self.class_embedding, y, z, self.num_classes)]
         x = torch.cat([torch.stack(tokens, dim=1), self.patch_embed(z)], dim=1) + self.pos_embed
-        for block in self.blocks:
-            x = block(x)
+        ropes = [None] * len(self.blocks)
+        x = self.router.through(self.blocks, x, self.grid_size**2, ropes, lambda block, x, rope: block(x))
         patches = self.linear_projection(x[:, self.num_condition_tokens :])
         return unpatchify(patches, self.patch_size, self.grid_size)
 
@@ -71,13 +73,17 @@ class MinSNRViT(nn.Module):
 @BACKBONES.register("min_snr_vit")
 @dataclass(frozen=True, kw_only=True)
 class MinSNRViTSpec(BackboneSpec):
-    """Min-SNR's ViT of any size; `time_embedding` table is the published network's, with 4000 rows."""
+    """Min-SNR's ViT of any size; `time_embedding` table is the published network's, with 4000 rows.
+
+    `routing` lets patches skip blocks in training, see `Routing`.
+    """
 
     width: PositiveInt
     depth: PositiveInt
     heads: PositiveInt
     patch_size: PositiveInt = 2
     time_embedding: TimeEmbedding = "table"
+    routing: Routing = NO_ROUTING
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> MinSNRViT:
         check_patches(img_size, self.patch_size)

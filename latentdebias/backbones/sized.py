@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from latentdebias.backbones.spec import BackboneSpec
+from latentdebias.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,15 @@ class SizedBackbone:
         return SizedBackbone(self.spec.without_pretrained(), self.latent_shape, self.num_classes, self.outputs)
 
     def on_meta(self) -> nn.Module:
-        """The network on the meta device: its weights have names and shapes, and take no memory or download."""
-        with torch.device("meta"):
-            return self.untrained().build()
+        """The network on the meta device: its weights have names and shapes, and take no memory or download.
+
+        Raises `UserError` where a size in `spec`, or one that the data decides, is too large for any tensor.
+        """
+        try:
+            with torch.device("meta"):
+                return self.untrained().build()
+        except (RuntimeError, OverflowError, MemoryError, TypeError) as error:  # TypeError: beyond C++'s numbers
+            raise UserError(
+                f"The network cannot be built for latents {tuple(self.latent_shape)} and {self.num_classes} classes: "
+                f"{str(error)[:200]}. Look for a number that is too large in model: {self.spec}."
+            ) from None

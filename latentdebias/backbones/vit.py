@@ -19,6 +19,7 @@ from latentdebias.backbones.embeddings import (
     class_tokens,
     unpatchify,
 )
+from latentdebias.backbones.routing import NO_ROUTING, Router, Routing
 from latentdebias.backbones.spec import BACKBONES, BackboneSpec, check_latents, check_patches
 from latentdebias.errors import UserError, legal_choices
 
@@ -37,6 +38,7 @@ class TokenViT(nn.Module):
         num_classes: int,
         out_chans: int,
         time_embedding: TimeEmbedding,
+        routing: Routing,
     ) -> None:
         super().__init__()
         width = vit.embed_dim
@@ -48,6 +50,7 @@ class TokenViT(nn.Module):
         self.y_embedder = LabelEmbedding(num_classes, width) if num_classes else None
         self.num_condition_tokens = 2 if num_classes else 1
         self.condition_pos_embed = nn.Parameter(torch.empty(1, self.num_condition_tokens, width))
+        self.router = Router(routing, len(vit.blocks))
         self.head = nn.Linear(width, self.patch_size**2 * out_chans)
         nn.init.trunc_normal_(self.condition_pos_embed, std=0.02)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
@@ -66,8 +69,7 @@ class TokenViT(nn.Module):
         x, rotary = embedded if isinstance(embedded, tuple) else (embedded, None)
         tokens = [self.t_embedder(t), *class_tokens(self.y_embedder, y, z, self.num_classes)]
         x = torch.cat([torch.stack(tokens, dim=1) + self.condition_pos_embed, self.vit.norm_pre(x)], dim=1)
-        for block, rope in zip(self.vit.blocks, self._rotary_by_block(rotary), strict=True):
-            x = block(x) if rope is None else block(x, rope=rope)
+        x = self.router.through(self.blocks, x, self.grid_size**2, self._rotary_by_block(rotary), _run_block)
         patches = self.vit.norm(x)[:, -(self.grid_size**2) :]
         return unpatchify(self.head(patches), self.patch_size, self.grid_size)
 
@@ -76,6 +78,10 @@ class TokenViT(nn.Module):
         if rotary is not None and self.vit.rope_mixed:
             return list(rotary)
         return [rotary] * len(self.vit.blocks)
+
+
+def _run_block(block: nn.Module, x: Tensor, rope: Tensor | None) -> Tensor:
+    return block(x) if rope is None else block(x, rope=rope)
 
 
 def _without_head(vit: VisionTransformer | Eva) -> VisionTransformer | Eva:
@@ -100,7 +106,7 @@ class TimmViT(BackboneSpec):
     """Any timm model of the VisionTransformer or Eva family, by its timm name.
 
     `pretrained` starts from timm's weights, resampled to this patch size and these channels. They are downloaded from
-    the hub, or read from `weights_file` where the machine has no network.
+    the hub, or read from `weights_file` where the machine has no network. `routing`: see `Routing`.
     """
 
     timm_name: str
@@ -108,6 +114,7 @@ class TimmViT(BackboneSpec):
     pretrained: bool = False
     weights_file: str | None = None
     time_embedding: TimeEmbedding = "sinusoid"
+    routing: Routing = NO_ROUTING
 
     def build(self, img_size: int, in_chans: int, num_classes: int, out_chans: int | None = None) -> TokenViT:
         check_patches(img_size, self.patch_size)
@@ -121,7 +128,7 @@ class TimmViT(BackboneSpec):
             in_chans=in_chans,
             num_classes=0,
         )
-        return TokenViT(vit, num_classes, out_chans or in_chans, self.time_embedding)
+        return TokenViT(vit, num_classes, out_chans or in_chans, self.time_embedding, self.routing)
 
     def without_pretrained(self) -> "TimmViT":
         return replace(self, pretrained=False, weights_file=None)

@@ -5,7 +5,7 @@ there; its flip, label drop, posterior sample, timestep and noise come from a co
 (seed, position). So workers, resumes and micro-batches cannot change the training.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from latentdebias.batches.batch import Batch
-from latentdebias.batches.draws import SampleDraws
+from latentdebias.batches.batch import Batch, StoredBatch
+from latentdebias.batches.draws import NoiseSource, SampleDraws, SampleUniforms, device_noise
 from latentdebias.batches.normalization import LatentNormalization
 from latentdebias.batches.options import DataOptions
 from latentdebias.batches.plan import BatchPlan
@@ -44,27 +44,53 @@ class LatentBatches:
             worker_init_fn=outlast_signals,
         )
         for batch in raised(loader):
-            yield batch.to(device)
+            yield self._with_noise(batch.to(device))
 
     def of(self, micro_steps: range) -> Iterator[Batch]:
         """The batches of `micro_steps` on the CPU, read in this process."""
+        return map(self._with_noise, self.read(micro_steps))
+
+    def read(self, micro_steps: range) -> Iterator[Batch | StoredBatch]:
+        """The batches of `micro_steps` on the CPU, without their noise where `data.noise` is "device"."""
+        reads: dict[NoiseSource, Callable[[int, Views], Batch | StoredBatch]] = {
+            "host": self._batch,
+            "device": self._stored_batch,
+        }
         for micro_step, views in zip(micro_steps, self.shards.samples(self.plan, micro_steps), strict=True):
-            yield self._batch(micro_step, views)
+            yield reads[self.options.noise](micro_step, views)
 
     def _batch(self, micro_step: int, views: Views) -> Batch:
         positions = self.plan.positions(micro_step).tolist()
         draws = [SampleDraws.of(self.plan.seed, position, self.shards.latent_shape) for position in positions]
+        posterior = torch.from_numpy(np.stack([draw.posterior for draw in draws]))
+        eps = torch.from_numpy(np.stack([draw.eps for draw in draws]))
+        return self._finished(self._without_noise(micro_step, views, draws), posterior, eps)
+
+    def _stored_batch(self, micro_step: int, views: Views) -> StoredBatch:
+        positions = self.plan.positions(micro_step).tolist()
+        draws = [SampleUniforms.of_position(self.plan.seed, position) for position in positions]
+        return self._without_noise(micro_step, views, draws)
+
+    def _without_noise(self, micro_step: int, views: Views, draws: Sequence[SampleUniforms]) -> StoredBatch:
         stored, labels = views(np.array([self.options.flip and draw.flip < 0.5 for draw in draws]))
-        posterior_noise = torch.from_numpy(np.stack([draw.posterior for draw in draws]))
-        latents = draw_latents(torch.from_numpy(stored), posterior_noise, self.shards.manifest)
-        return Batch(
-            latents=self.normalization.normalize(latents),
+        return StoredBatch(
+            stored=torch.from_numpy(stored),
             labels=self._with_drops(labels, np.array([draw.drop for draw in draws])),
-            eps=torch.from_numpy(np.stack([draw.eps for draw in draws])),
             # A number just below 1 would be rounded to 1, where the quantile of an unbounded density is infinite.
             u=torch.tensor([draw.u for draw in draws], dtype=torch.float32).clamp(max=1 - 2**-24),
             row=torch.from_numpy(self.plan.rows(micro_step)),
+            position=torch.from_numpy(self.plan.positions(micro_step)),
         )
+
+    def _with_noise(self, batch: Batch | StoredBatch) -> Batch:
+        """A batch that was read, with its noise, which is drawn on the batch's device if it was not drawn yet."""
+        if isinstance(batch, Batch):
+            return batch
+        return self._finished(batch, *device_noise(self.plan.seed, batch.position, self.shards.latent_shape))
+
+    def _finished(self, batch: StoredBatch, posterior: Tensor, eps: Tensor) -> Batch:
+        latents = draw_latents(batch.stored, posterior, self.shards.manifest)
+        return Batch(self.normalization.normalize(latents), batch.labels, eps, batch.u, batch.row)
 
     def _with_drops(self, labels: np.ndarray, drop: np.ndarray) -> Tensor | None:
         if not self.shards.num_classes:
@@ -74,7 +100,7 @@ class LatentBatches:
 
 
 @dataclass(frozen=True)
-class _MicroSteps(IterableDataset[Batch | UserError]):
+class _MicroSteps(IterableDataset[Batch | StoredBatch | UserError]):
     """A dataset of the batches of `micro_steps`: worker i of n makes every n-th one, beginning with the i-th.
 
     A `UserError` is yielded as the last value, for if a worker raised it, the user would see the worker's traceback.
@@ -83,11 +109,11 @@ class _MicroSteps(IterableDataset[Batch | UserError]):
     batches: LatentBatches
     micro_steps: range
 
-    def __iter__(self) -> Iterator[Batch | UserError]:
+    def __iter__(self) -> Iterator[Batch | StoredBatch | UserError]:
         worker = get_worker_info()
         own = self.micro_steps if worker is None else self.micro_steps[worker.id :: worker.num_workers]
         try:
-            yield from self.batches.of(own)
+            yield from self.batches.read(own)
         except UserError as error:
             yield error
 

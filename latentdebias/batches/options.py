@@ -6,10 +6,12 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from latentdebias.batches.draws import NoiseSource
 from latentdebias.batches.normalization import NormalizationKind
 from latentdebias.batches.order import ORDERS, SampleOrder
 from latentdebias.batches.reader import TrainingSet
 from latentdebias.registry import Registry, option
+from latentdebias.shards.format import NumClasses, Side
 
 
 class Reader(ABC):
@@ -46,9 +48,9 @@ class DataOptions:
         "checked without them",
         on_resume="free",
     )
-    resolution: PositiveInt | None = option(None, "", on_resume="free")
-    latent_shape: tuple[PositiveInt, PositiveInt, PositiveInt] | None = option(None, "[C, h, w]", on_resume="free")
-    num_classes: NonNegativeInt | None = option(None, "0: unconditional", on_resume="free")
+    resolution: Side | None = option(None, "", on_resume="free")
+    latent_shape: tuple[Side, Side, Side] | None = option(None, "[C, h, w]", on_resume="free")
+    num_classes: NumClasses | None = option(None, "0: unconditional", on_resume="free")
     num_images: PositiveInt | None = option(None, "for plan alone, while there are no shards yet", on_resume="free")
     normalization: NormalizationKind = option(
         "channel", "channel: the set's own mean and std | scaling: the autoencoder's scaling factor"
@@ -60,5 +62,9 @@ class DataOptions:
     flip: bool = option(False, "mirror half of the samples; needs shards encoded with --flip")
     label_drop: Annotated[float, Field(ge=0, le=1)] = option(
         0.1, "share of labels replaced by the null class, for classifier-free guidance"
+    )
+    noise: NoiseSource = option(
+        "host",
+        "host: drawn by the processes that read | device: drawn by the GPU, other numbers; a CPU draws those slowly",
     )
     workers: NonNegativeInt = option(2, "processes that read ahead; 0 reads in the training process", on_resume="free")

@@ -4,7 +4,6 @@ Of webdataset only the tar iterator and the grouping are used: its openers and d
 unpickle, never see an address or a member.
 """
 
-import io
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,8 @@ from latentdebias.batches.reader import TrainingSet, Views
 from latentdebias.errors import UserError, command
 from latentdebias.images.find import NO_LABEL
 from latentdebias.remote import check_url, member_url, open_seekable, read_whole
-from latentdebias.shards.format import INDEX_DTYPE, NPY_HEADER, Manifest, ShardRecord, stored_array
+from latentdebias.shards.format import NPY_HEADER, Manifest, ShardRecord, stored_array
+from latentdebias.shards.index_file import checked_index
 from latentdebias.shards.remote_manifest import read_remote_manifest
 
 LATENT, FLIP, LABEL, ABOUT = "latent.npy", "flip.npy", "cls", "json"
@@ -125,9 +125,12 @@ class StreamedSet(TrainingSet):
     def _offset(self, shard: ShardRecord, number: int) -> int:
         """The byte of the shard's tar at which its sample `number` begins, from the shard's index."""
         url = member_url(self.url, f"{shard.name}.index.npy")
-        index = _read_index(url)
-        if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
-            raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
+        try:
+            index = checked_index(read_whole(url), shard, self.manifest)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{url} cannot be read as an index ({error}); copy the set there again.") from None
         return int(index["latent"][number]) - NPY_HEADER - tarfile.BLOCKSIZE
 
     def _views(self, samples: Sequence[Sample], flipped: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,15 +149,6 @@ class StreamedSet(TrainingSet):
             return stored_array(sample[view], self.manifest)
         except ValueError as error:
             raise UserError(f"{view} of {where} is damaged: {error}. Make its shard again.") from None
-
-
-def _read_index(url: str) -> np.ndarray:
-    data = read_whole(url)
-    try:
-        index: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{url} cannot be read as an index ({error}); copy the set there again.") from None
-    return index
 
 
 def _members(files: Iterator[dict[str, Any]], url: str) -> Iterator[dict[str, Any]]:

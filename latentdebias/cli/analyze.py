@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latentdebias.cli import listing
-from latentdebias.cli.argument_types import add_imports_argument, names, not_negative, positive, spec
+from latentdebias.cli.argument_types import add_imports_argument, names, not_negative, number, positive, spec
 from latentdebias.errors import UserError, command, legal_choices, run_tool
 
 Parser = argparse.ArgumentParser
@@ -63,7 +63,7 @@ def parser(figure: str) -> Parser:
 
 def numbers(text: str) -> tuple[float, ...]:
     """Numbers separated by commas."""
-    return tuple(map(float, text.split(",")))
+    return tuple(map(number, text.split(",")))
 
 
 def counts(text: str) -> tuple[int, ...]:
@@ -99,6 +99,13 @@ def _curves(parser: Parser) -> None:
     parser.add_argument("--schedule", action="append", type=spec, metavar="NAME", help=schedule)
     weighting = f"{each.format('debias or {name: min_snr, gamma: 1}')}; default all"
     parser.add_argument("--weighting", action="append", type=spec, metavar="NAME", help=weighting)
+    timesteps = "of the effective weight, such as stratified or {name: logit_normal, std: 0.8}; default uniform"
+    parser.add_argument("--timesteps", type=spec, metavar="NAME", help=timesteps)
+    config = "a config, such as recipes/edm2, whose effective weight is shown as well; once for each"
+    parser.add_argument("--config", action="append", metavar="NAME_OR_PATH", help=config)
+    parser.add_argument(
+        "--model", action="append", type=Path, dest="directories", metavar="DIR", help=f"the same: {RUNS}"
+    )
     space = "targets whose squared error is weighted: eps, x0, v, flow; default eps"
     parser.add_argument("--space", type=names, metavar="eps,x0", help=space)
 
@@ -129,7 +136,7 @@ def _steps(parser: Parser) -> None:
     parser.add_argument("--sampler", action="append", type=spec, metavar="NAME", help=sampler)
     images = "images of each model, sampler and number of steps; default 500"
     parser.add_argument("--images", type=positive, metavar="N", help=images)
-    parser.add_argument("--guidance", type=float, metavar="S", help=GUIDANCE)
+    parser.add_argument("--guidance", type=number, metavar="S", help=GUIDANCE)
     reference = "images, archives, an .npz or latent shards; default: the latents of the first model's run"
     parser.add_argument("--reference", metavar="PATH", help=reference)
     extractor = "such as dinov2 or {name: inception, weights: PATH}; default inception, or digits for the demo's models"
@@ -144,21 +151,21 @@ def _trajectory(parser: Parser) -> None:
     parser.add_argument("--columns", type=positive, metavar="N", help="timesteps shown; default 8")
     parser.add_argument("--images", type=positive, metavar="N", help="default 2")
     parser.add_argument("--block", type=not_negative, metavar="N", help="whose tokens; default the one in the middle")
-    parser.add_argument("--guidance", type=float, metavar="S", help=GUIDANCE)
+    parser.add_argument("--guidance", type=number, metavar="S", help=GUIDANCE)
 
 
 def _conflict(parser: Parser) -> None:
     parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
     parser.add_argument("--iterations", type=positive, metavar="N", help="updates on one bin; default 50")
     parser.add_argument("--batch", type=positive, metavar="N", help="images of an update; default 64")
-    parser.add_argument("--lr", type=float, metavar="LR", help="AdamW's; default 0.0001")
+    parser.add_argument("--lr", type=number, metavar="LR", help="AdamW's; default 0.0001")
     parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
 
 
 def _pareto(parser: Parser) -> None:
     parser.add_argument("--bins", type=positive, metavar="N", help="of the schedule; default 10")
     share = "lambda over the median squared gradient norm; default 0.1"
-    parser.add_argument("--regularization", type=float, metavar="X", help=share)
+    parser.add_argument("--regularization", type=number, metavar="X", help=share)
     parser.add_argument("--blocks", type=positive, metavar="N", help=BLOCKS)
     samples = "images from which the weights are solved anew; default 4,16,64"
     parser.add_argument("--samples", type=counts, metavar="4,16,64", help=samples)
@@ -178,7 +185,9 @@ def _iterations(parser: Parser) -> None:
 
 
 FIGURES: Mapping[str, FigureArguments] = {
-    "curves": FigureArguments("SNR, 1/sqrt(SNR) and the weightings, by t and by log SNR; no model needed", [_curves]),
+    "curves": FigureArguments(
+        "SNR, 1/sqrt(SNR), weightings by t and by log SNR, effective weights; no model needed", [_curves]
+    ),
     "error-by-t": FigureArguments(
         "the squared error of eps, x0 and the target against t, and that of an untrained guess",
         [_models, _latents, _error_by_t],

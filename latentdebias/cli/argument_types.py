@@ -4,21 +4,31 @@ argparse turns a ValueError or ArgumentTypeError of a type into its own error me
 """
 
 import argparse
+import math
 from typing import Any
+
+LARGEST = 2**63 - 1
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    """An integer of at least 1, of 64 bits."""
+    if not 1 <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1" if int(text) < 1 else f"it is above {LARGEST}")
     return int(text)
 
 
 def not_negative(text: str) -> int:
-    """An integer of at least 0."""
-    if int(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
+    """An integer of at least 0, of 64 bits."""
+    if not 0 <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is negative" if int(text) < 0 else f"it is above {LARGEST}")
     return int(text)
+
+
+def number(text: str) -> float:
+    """A number that is neither infinite nor NaN."""
+    if not math.isfinite(float(text)):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return float(text)
 
 
 def share(text: str) -> float:
@@ -41,10 +51,10 @@ def add_imports_argument(parser: argparse.ArgumentParser) -> None:
 
 def spec(text: str) -> str | dict[str, Any]:
     """A registered part, given by its name or by a YAML mapping such as {name: ddim, eta: 0.5}."""
-    import yaml
+    from latentdebias.files import parse_yaml
 
     try:
-        parsed = yaml.safe_load(text)
-    except yaml.YAMLError:
+        parsed = parse_yaml(text)
+    except ValueError:
         parsed = None
     return parsed if isinstance(parsed, dict) else text

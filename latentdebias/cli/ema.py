@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from latentdebias.cli.argument_types import number
 from latentdebias.errors import UserError, command, run_tool
 
 LARGE_ERROR = 0.1
@@ -16,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
         prog=command("ema"), description="Make the average of any relative width after training, from its snapshots."
     )
     parser.add_argument("--run", required=True, type=Path, metavar="RUN_DIR", help="trained with ema.snapshot_every")
-    parser.add_argument("--std", required=True, type=float, help="relative width, 0.001 to 0.288")
+    parser.add_argument("--std", required=True, type=number, help="relative width, 0.001 to 0.288")
     parser.add_argument("--step", type=int, metavar="N", help="default: the last snapshot's")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the model directory to write")
     return parser

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from latentdebias import distributed
@@ -13,6 +12,7 @@ from latentdebias.autoencoders import DEFAULT_AUTOENCODER, load_autoencoder
 from latentdebias.commands.terminal import print_next
 from latentdebias.devices import open_device, share_cores
 from latentdebias.errors import UserError, command
+from latentdebias.files import parse_yaml
 from latentdebias.images.find import find_images
 from latentdebias.precision import Precision
 from latentdebias.registry import load_plugins, validate
@@ -77,9 +77,9 @@ def encode(config: str | None, given: dict[str, Any]) -> None:
 
 def _read_config(path: str) -> dict[str, Any]:
     try:
-        values = dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {})
+        values = dict(parse_yaml(Path(path).read_text(encoding="utf-8")) or {})
     # dict() raises TypeError or ValueError where the YAML is no mapping, and decoding ValueError where it is no text.
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"--config {path!r} cannot be read as YAML ({error}). Write lines such as 'resolution: 256'."
         ) from None

@@ -17,7 +17,8 @@ def print_plan(arguments: argparse.Namespace) -> None:
     config = load_config(arguments.config, arguments.overrides)
     load_plugins(config.imports)
     plan = plan_run(config, arguments.gpus)
-    print("\n".join([*_work(plan, config, arguments), "", *_memory(plan, config)]))
+    notes = [f"note: {note}" for note in plan.notes]
+    print("\n".join([*_work(plan, config, arguments), "", *_memory(plan, config), *notes]))
 
 
 def _work(plan: Plan, config: RunConfig, arguments: argparse.Namespace) -> list[str]:

@@ -1,13 +1,13 @@
 """Reading a run config: YAML with `base:` inheritance and `--set` overrides, validated once, plug-ins first."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from latentdebias.config.run_config import RunConfig
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.files import parse_yaml
 from latentdebias.registry import load_plugins, spelled_out, validate
 
 PACKAGE = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ def _find(name_or_path: str, beside: Path) -> Path:
     folders = (beside, Path("configs"), CONFIG_DIR)
     candidates = [folder / name for folder in folders for name in (name_or_path, f"{name_or_path}.yaml")]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # false, and no error, for a name that is too long
             return candidate
     names = [path.relative_to(CONFIG_DIR).as_posix() for path in CONFIG_DIR.rglob("*.yaml")]
     raise UserError(
@@ -81,8 +81,8 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"Config {path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(
@@ -96,8 +96,8 @@ def _override(values: dict[str, Any], override: str) -> dict[str, Any]:
     if not equals or not key:
         raise UserError(f"--set takes key.sub=value, and got {override!r}; for example --set training.steps=1000")
     try:
-        change: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        change: Any = parse_yaml(text)
+    except ValueError as error:
         raise UserError(f"The value in --set {override!r} is not valid YAML: {error}") from None
     *sections, last = key.split(".")
     owner: Any = values

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from latentdebias.diffusion.noise_level import NoiseLevel
 from latentdebias.diffusion.process import Diffusion
-from latentdebias.diffusion.schedules import DiscreteSchedule
+from latentdebias.diffusion.schedules import DiscreteSchedule, Schedule
+from latentdebias.diffusion.targets import Target
+from latentdebias.diffusion.timesteps import TimestepSampler
+from latentdebias.diffusion.weightings import Weighting
 
 QUANTILES = 200_001
 CELLS = 2000
@@ -68,24 +71,28 @@ class EffectiveWeight:
 
 
 def effective_weight(diffusion: Diffusion) -> EffectiveWeight:
-    """The effective weight of the squared error that `diffusion` trains, normalised to integrate to 1.
+    """The effective weight of the squared error that `diffusion` trains, normalised to integrate to 1."""
+    return tabulate(diffusion.schedule, diffusion.target, diffusion.weighting, diffusion.timesteps)
+
+
+def tabulate(schedule: Schedule, target: Target, weighting: Weighting, timesteps: TimestepSampler) -> EffectiveWeight:
+    """The effective weight of these parts, whether or not a process may be made of them.
 
     A discrete schedule has one point a timestep; a continuous one 2,000, without the very ends, where log SNR may be
-    infinite.
+    infinite. Raises `UserError` where the weighting has no meaning on the schedule.
     """
-    schedule = diffusion.schedule
     cells = schedule.num_timesteps if isinstance(schedule, DiscreteSchedule) else CELLS
     edges = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
     middle = (edges[1:] + edges[:-1]) / 2
     t = schedule.from_unit(middle)
     level = schedule.level_and_rate(t, torch.float64).inside()
     assert level.rate is not None
-    on_target = diffusion.weighting.weight_of_target(diffusion.target, level)
+    on_target = weighting.weight_of_target(target, level)
     norm = torch.hypot(level.alpha, level.sigma)
     preserving = NoiseLevel(level.alpha / norm, level.sigma / norm)
     # |dv|^2 = |dx0|^2 / sigma^2 on the path that preserves variance, and |dx0| is the same on both.
-    on_v = on_target * (diffusion.target.det(level) / level.sigma * preserving.sigma) ** 2
-    drawn = _mass_below(diffusion, edges).diff() * cells
+    on_v = on_target * (target.det(level) / level.sigma * preserving.sigma) ** 2
+    drawn = _mass_below(timesteps, schedule, edges).diff() * cells
     density = drawn / level.rate.clamp(min=torch.finfo(torch.float64).tiny)
     weight = on_v * density
     kept = weight.isfinite() & density.isfinite()
@@ -93,10 +100,10 @@ def effective_weight(diffusion: Diffusion) -> EffectiveWeight:
     return EffectiveWeight(log_snr, weight / torch.trapezoid(weight, -log_snr), density)
 
 
-def _mass_below(diffusion: Diffusion, edges: Tensor) -> Tensor:
+def _mass_below(timesteps: TimestepSampler, schedule: Schedule, edges: Tensor) -> Tensor:
     """The probability that a drawn position is below each of `edges` (M,), shares of the schedule, ascending."""
     u = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
-    positions = diffusion.timesteps.positions(u, torch.zeros_like(u), 1, diffusion.schedule).sort().values
+    positions = timesteps.positions(u, torch.zeros_like(u), 1, schedule).sort().values
     after = torch.searchsorted(positions, edges)
     low, high = (after - 1).clamp(0, QUANTILES - 1), after.clamp(0, QUANTILES - 1)
     gap = (positions[high] - positions[low]).clamp(min=1e-300)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdebias.evaluation.features import FeatureSet
 from latentdebias.evaluation.moments import Moments
-from latentdebias.files import published
+from latentdebias.files import parse_json, published
 
 FORMAT_VERSION = 1
 VARIABLE = "LATENTDEBIAS_CACHE"
@@ -36,7 +36,7 @@ class StatisticsCache:
         """The feature set stored under `key`; None where there is none, or its file is damaged."""
         try:
             with safe_open(self._path(key), framework="pt") as file:
-                meta = json.loads(file.metadata()[META])
+                meta = parse_json(file.metadata()[META])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             return _set_of(tensors, meta)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):

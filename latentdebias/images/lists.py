@@ -1,12 +1,12 @@
 """Images named in a list: CSV with a header, or JSON lines, with `path` and optionally `label`."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from latentdebias.errors import UserError, legal_choices
+from latentdebias.files import parse_json
 from latentdebias.images.image_set import ImageSet, SourceImage, class_index, with_class_indices, with_class_names
 
 PATH, LABEL = "path", "label"
@@ -69,8 +69,8 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _json_object(place: str, text: str) -> dict[str, object]:
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise UserError(f'{place}: no JSON object ({error}). Write lines such as {{"path": "a.png"}}.') from None
 
 

@@ -54,7 +54,7 @@ def _tar_members(file: BinaryIO, archive: SourceImage) -> Iterator[Member]:
                 end = info.offset_data + -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if not info.isdir():
                     yield _tar_member(archive, tar, info)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:  # the latter three of broken numbers in it
         raise _no_tar(archive.path, error) from None
     file.seek(end)
     if file.read(len(END_OF_ARCHIVE)) != END_OF_ARCHIVE:

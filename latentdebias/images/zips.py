@@ -1,5 +1,6 @@
 """Images inside zips, found by each zip's central directory and read by position."""
 
+import os
 import stat
 import struct
 import zipfile
@@ -45,7 +46,8 @@ class ZipImage(SourceImage):
             if signature != LOCAL_SIGNATURE:
                 raise ValueError("its header in the zip is damaged")
             file.seek(name_length + extra_length, 1)
-            data = file.read(self.size)
+            # At most what the file has: Python allocates what it is asked to read.
+            data = file.read(min(self.size, os.fstat(file.fileno()).st_size))
         if self.deflated:
             data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, self.full_size)
         if len(data) != self.full_size or zlib.crc32(data) != self.crc:
@@ -58,9 +60,9 @@ def zip_members(archive: Path) -> Iterator[Member]:
     try:
         with zipfile.ZipFile(archive) as file:
             for info in file.infolist():
-                if not info.is_dir():
+                if not info.filename.endswith("/"):
                     yield _zip_member(archive, info)
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except Exception as error:  # zipfile raises errors of many kinds for files that are no zips
         raise UserError(
             f"Images {str(archive)!r} cannot be read as a zip ({error}). Check the path, or copy it again."
         ) from None

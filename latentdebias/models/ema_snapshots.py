@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdebias.errors import UserError
-from latentdebias.files import publish
+from latentdebias.files import parse_json, publish
 from latentdebias.models.ema_profiles import Profile, coefficients, name_of_std, profile_error
 from latentdebias.models.model_directory import CONFIG, ModelConfig, read_model_config, save_model, write_model_config
 
@@ -93,8 +93,8 @@ def _find(run_dir: Path) -> list[Snapshot]:
 def _profile_in(path: Path) -> Profile:
     try:
         with safe_open(path, "pt") as file:
-            profile = json.loads(file.metadata()[PROFILE])
-        return Profile(profile["step"], profile["std"])
+            profile = parse_json(file.metadata()[PROFILE])
+        return Profile(int(profile["step"]), float(profile["std"]))
     except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise _damaged(path, error) from None
 

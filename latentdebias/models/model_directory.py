@@ -19,9 +19,10 @@ from latentdebias.diffusion import Diffusion
 from latentdebias.diffusion.spec_versions import of_version_1
 from latentdebias.drawing.image_sampler import ImageSampler
 from latentdebias.errors import UserError, command
-from latentdebias.files import publish, published_folder, sha256_of
+from latentdebias.files import parse_yaml, publish, published_folder, sha256_of
 from latentdebias.registry import load_plugins, plain, validate
 from latentdebias.sampling import LatentModel, Network
+from latentdebias.shards.format import NumClasses, Side
 
 FORMAT_VERSION = 2
 CONFIG = "config.yaml"
@@ -41,8 +42,8 @@ class ModelConfig:
     imports: list[str] = field(default_factory=list)
     model: dict[str, Any]
     diffusion: dict[str, Any]
-    latent_shape: tuple[int, int, int]
-    num_classes: int
+    latent_shape: tuple[Side, Side, Side]
+    num_classes: NumClasses
     class_names: list[str]
     normalization: LatentNormalization
     resolution: int
@@ -132,7 +133,10 @@ def load_model(directory: Path | str, device: torch.device | str = "cpu") -> Loa
                 f"train with: {command('train')} --config NAME"
             )
     config = read_model_config(directory / CONFIG)
-    backbone, diffusion = build_model(config)
+    try:
+        backbone, diffusion = build_model(config)
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        raise UserError(f"The network of {directory / CONFIG} cannot be built: {str(error)[:300]}.") from None
     try:
         backbone.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
@@ -152,13 +156,16 @@ def build_model(config: ModelConfig) -> tuple[nn.Module, Diffusion]:
     """The network that `config` describes, with initial weights, and its diffusion process."""
     load_plugins(config.imports)
     channels, side, _ = config.latent_shape
-    diffusion = Diffusion(**config.diffusion)
+    try:
+        diffusion = Diffusion(**config.diffusion)
+    except TypeError as error:
+        raise UserError(f"The model's diffusion is {config.diffusion}, which is no process ({error}).") from None
     out_chans = diffusion.variance.outputs * channels
     return BACKBONES.build(config.model).build(side, channels, config.num_classes, out_chans), diffusion
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        return dict(parse_yaml(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}. Export the model again.") from None

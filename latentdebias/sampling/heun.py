@@ -37,7 +37,7 @@ class Heun(Sampler):
     rho: PositiveFloat = 7.0
     s_churn: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     s_tmin: NonNegativeFloat = 0.0
-    s_tmax: float = math.inf
+    s_tmax: Annotated[float, Field(allow_inf_nan=True)] = math.inf
     s_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     rounding: Literal["log_sigma", "sigma"] = "log_sigma"
 

@@ -5,14 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from latentdebias.errors import UserError, command
 from latentdebias.files import sha256_of, try_lock, wait_for_lock, write_errors
 from latentdebias.remote import check_url, download, member_url
 from latentdebias.shards.format import (
-    INDEX_DTYPE,
     MANIFEST,
     ShardRecord,
     index_path,
@@ -20,6 +18,7 @@ from latentdebias.shards.format import (
     tar_path,
     write_json,
 )
+from latentdebias.shards.index_file import checked_index
 from latentdebias.shards.reader import LatentShards
 from latentdebias.shards.remote_manifest import read_remote_manifest
 
@@ -120,11 +119,9 @@ class ShardCache:
         url, unchecked = member_url(self.url, path.name), path.with_name(f"{path.name}.unchecked")
         download(url, unchecked)
         try:
-            index = np.load(unchecked, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            checked_index(unchecked.read_bytes(), shard, self.manifest)
+        except ValueError as error:
             raise UserError(f"{url} is damaged ({error}); copy the set to that address again.") from None
-        if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
-            raise UserError(f"{url} does not hold the {shard.count} rows of its shard; copy the set there again.")
         unchecked.rename(path)
 
     def _lock_path(self, name: str) -> Path:

@@ -7,7 +7,6 @@ import numpy as np
 from latentdebias.errors import UserError, command
 from latentdebias.shards.format import (
     FORWARD_BATCH,
-    INDEX_DTYPE,
     MANIFEST,
     NPY_HEADER,
     PLAN,
@@ -16,11 +15,11 @@ from latentdebias.shards.format import (
     ShardRecord,
     complete_summary,
     index_path,
-    read_index,
     read_plan,
     shard_name,
     tar_path,
 )
+from latentdebias.shards.index_file import read_index
 
 MAX_LISTED = 10
 NPY_MAGIC = b"\x93NUMPY"
@@ -64,7 +63,7 @@ def checked_indexes(directory: Path, manifest: Manifest) -> list[np.ndarray]:
     indexes, faults = [], []
     for shard in manifest.shards:
         try:
-            indexes.append(_checked_index(directory, shard))
+            indexes.append(_checked_index(directory, shard, manifest))
         except _UnusableShard as error:
             faults.append(str(error))
     if faults:
@@ -97,7 +96,7 @@ class _UnusableShard(Exception):
     """Why one shard cannot be used."""
 
 
-def _checked_index(directory: Path, shard: ShardRecord) -> np.ndarray:
+def _checked_index(directory: Path, shard: ShardRecord, manifest: Manifest) -> np.ndarray:
     path = tar_path(directory, shard.name)
     if not path.exists():
         raise _UnusableShard(f"{path.name} is missing")
@@ -105,13 +104,11 @@ def _checked_index(directory: Path, shard: ShardRecord) -> np.ndarray:
         raise _UnusableShard(f"{path.name} has {path.stat().st_size} bytes instead of {shard.size}")
     name = index_path(directory, shard.name).name
     try:
-        index = read_index(directory, shard.name)
+        index = read_index(directory, shard, manifest)
     except FileNotFoundError:
         raise _UnusableShard(f"{name} is missing") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise _UnusableShard(f"{name} cannot be read ({error})") from None
-    if index.dtype != INDEX_DTYPE or index.shape != (shard.count,):
-        raise _UnusableShard(f"{name} does not hold {shard.count} rows of {INDEX_DTYPE.names}")
     if shard.count and not _ends_hold_arrays(path, index):
         raise _UnusableShard(f"{path.name} is overwritten: its index points at bytes that are no array")
     return index

@@ -12,11 +12,12 @@ import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+from pydantic import Field
 
-from latentdebias.autoencoders import Posterior, StoredDtype
+from latentdebias.autoencoders import AutoencoderIdentity, Posterior, StoredDtype
 from latentdebias.errors import UserError, command
 from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
@@ -43,6 +44,10 @@ NPY_HEADER = 128
 """Bytes of a `.npy` header before the numbers: numpy pads it to a multiple of 64, and three axes need more than 64."""
 
 T = TypeVar("T", bound="Plan | ShardSummary")
+Count = Annotated[int, Field(ge=0, lt=2**48)]
+Side = Annotated[int, Field(gt=0, le=2**16)]
+"""A channel count or a side of a latent or image: what is larger in a file is a mistake, and is never allocated."""
+NumClasses = Annotated[int, Field(ge=0, le=2**24)]
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ class ShardRecord:
     """A shard as the manifest lists it: its name, number of samples, and the tar's size in bytes and sha256."""
 
     name: str
-    count: int
-    size: int
+    count: Count
+    size: Count
     sha256: str
 
 
@@ -89,17 +94,22 @@ class Plan:
     autoencoder: dict[str, Any]
     precision: str
     forward_batch: int = FORWARD_BATCH
-    resolution: int
+    resolution: Side
     preprocessing: str
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[Side, Side, Side]
     posterior: Posterior = "gaussian"
     dtype: StoredDtype = "float16"
     flips: bool
-    samples_per_shard: int
-    num_inputs: int
+    samples_per_shard: Annotated[int, Field(gt=0, lt=2**48)]
+    num_inputs: Count
     inputs_sha256: str
-    num_classes: int
+    num_classes: NumClasses
     class_names: list[str]
+
+    @property
+    def identity(self) -> AutoencoderIdentity:
+        """What tells the autoencoder of the set from another; `UserError` where `autoencoder` is no such record."""
+        return validate(AutoencoderIdentity, self.autoencoder, "`autoencoder` of the shards")
 
     @property
     def stored_shape(self) -> tuple[int, int, int]:
@@ -136,7 +146,7 @@ class Manifest(Plan):
     `latent_mean` and `latent_std` are the statistics `(C,)` of the unscaled latents, one value a channel.
     """
 
-    count: int
+    count: Count
     latent_mean: list[float]
     latent_std: list[float]
     shards: list[ShardRecord]
@@ -181,11 +191,6 @@ def tar_path(directory: Path, name: str) -> Path:
 
 def index_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.index.npy"
-
-
-def read_index(directory: Path, name: str) -> np.ndarray:
-    """The index of shard `name`, of shape `(count,)` and dtype `INDEX_DTYPE`: one row for each sample."""
-    return np.load(index_path(directory, name), allow_pickle=False)
 
 
 def summary_path(directory: Path, name: str) -> Path:
@@ -250,11 +255,19 @@ def write_json(path: Path, record: Plan | ShardSummary) -> None:
 
 
 def _read(cls: type[T], path: Path) -> T:
-    values = read_json(path, f"Make it with {command('encode')} --out {path.parent}; delete a damaged one first.")
+    mend = f"Make it with {command('encode')} --out {path.parent}; delete a damaged one first."
+    values = read_json(path, mend)
     version = values.get("format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise UserError(
             f"{path} has format version {version}, and this latentdebias reads up to {FORMAT_VERSION}. "
             f"Update it with: pip install -U latentdebias"
         )
-    return validate(cls, values, str(path))
+    record = validate(cls, values, str(path))
+    if isinstance(record, Plan) and not isinstance(record.autoencoder.get("id"), str):
+        raise UserError(f"{path} is damaged: its `autoencoder` is {record.autoencoder}, without an id. {mend}")
+    if isinstance(record, Manifest):
+        numbers, channels = [len(record.latent_mean), len(record.latent_std)], record.latent_shape[0]
+        if numbers != [channels, channels]:
+            raise UserError(f"{path} is damaged: latent_mean and latent_std must have {channels} numbers. {mend}")
+    return record

@@ -9,7 +9,8 @@ import numpy as np
 
 from latentdebias.errors import UserError, command
 from latentdebias.shards.completeness import checked_indexes, refuse_unfinished
-from latentdebias.shards.format import Manifest, read_index, read_manifest, tar_path
+from latentdebias.shards.format import Manifest, read_manifest, tar_path
+from latentdebias.shards.index_file import read_index
 
 MAX_OPEN_SHARDS = 256
 
@@ -38,7 +39,7 @@ class LatentShards:
         if open_tar is None:
             indexes = checked_indexes(self.directory, self.manifest)
         else:
-            indexes = [read_index(self.directory, shard.name) for shard in self.manifest.shards]
+            indexes = [read_index(self.directory, shard, self.manifest) for shard in self.manifest.shards]
         self.index = np.concatenate(indexes)
         self.shard_of = np.repeat(np.arange(len(indexes)), [len(index) for index in indexes])
         self._descriptors: dict[int, int] = {}

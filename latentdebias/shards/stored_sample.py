@@ -1,6 +1,5 @@
 """Reads one sample from a shard's tar at the place that the shard's index gives."""
 
-import json
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from latentdebias.errors import UserError, command
+from latentdebias.files import parse_json
 from latentdebias.shards.format import NPY_HEADER, Plan, stored_array
 
 LATENT, FLIP, ABOUT = "latent.npy", "flip.npy", "json"
@@ -33,7 +33,7 @@ def read_sample(file: BinaryIO, row: np.void, plan: Plan) -> StoredSample:
     """The sample that index row `row` points to in the open tar `file`; `UserError` where the tar does not hold it."""
     parts = _read_parts(file, int(row["latent"]) - NPY_HEADER - tarfile.BLOCKSIZE)
     try:
-        about = json.loads(parts[ABOUT])
+        about = parse_json(parts[ABOUT])
         width, height = about["original_size"]
         flipped = stored_array(parts[FLIP], plan) if row["flip"] >= 0 else None
         return StoredSample(stored_array(parts[LATENT], plan), flipped, about["source"], (width, height))

@@ -14,6 +14,7 @@ import yaml
 from latentdebias.config import RunConfig, load_config
 from latentdebias.drawing.sample_record import settings_of
 from latentdebias.errors import UserError, command, legal_choices
+from latentdebias.files import parse_yaml
 from latentdebias.registry import in_words, validate
 from latentdebias.run import kept_model
 from latentdebias.sampling import DrawOptions
@@ -215,8 +216,8 @@ def _read(path: Path) -> dict[str, Any]:
         names = [str(each) for each in FOLDER.glob("*.yaml")]
         raise UserError(f"There is no study file {path}. {legal_choices(str(path), names) if names else ''}".rstrip())
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"Study {path} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"Study {path} must be a mapping with keys such as `grid:`, and is {type(values).__name__}.")

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from latentdebias import distributed
-from latentdebias.backbones.blocks import Where, repeated_blocks
+from latentdebias.backbones.blocks import repeated_blocks
 from latentdebias.batches.plan import BatchPlan
 from latentdebias.devices import default_device, keep_freed_memory, share_cores
 from latentdebias.errors import UserError
 from latentdebias.precision import Precision
 from latentdebias.process_groups import PATIENCE, export_variables, set_timeout
+from latentdebias.training.compiling import Compile
 from latentdebias.training.deepspeed_internals import check_names, check_wrapped
 from latentdebias.training.deepspeed_options import (
     check_compiled,
@@ -113,17 +114,27 @@ def allow_gpu_names() -> None:
         cuda_accelerator.pynvml = None
 
 
-def check_deepspeed_options(raw: Mapping[str, Any], compiled: Where = "none") -> None:
+def check_deepspeed_options(raw: Mapping[str, Any], compiled: Compile = "none") -> None:
     """Raise `UserError` where a run cannot train on the installed DeepSpeed with the raw options `raw`.
 
     That is a version with wrong gradients, or without what the engine uses of it; an option that DeepSpeed would not
-    know or that a key of the run config sets; and, where blocks are `compiled`, options that give NaN with them.
+    know or that a key of the run config sets; and, where the config asks for `compiled` blocks, options that give NaN
+    with them.
     """
     check_version(deepspeed.__version__)
     check_names(deepspeed.__version__)
     check_options(raw, {"zero_optimization": DeepSpeedZeroConfig, "comms_logger": CommsLoggerConfig})
     if compiled == "blocks":
         check_compiled(raw, deepspeed.__version__)
+
+
+def why_not_compiled(raw: Mapping[str, Any]) -> str | None:
+    """The message of `check_compiled` for the installed DeepSpeed and the raw options `raw`; None where it passes."""
+    try:
+        check_compiled(raw, deepspeed.__version__)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def gather_whole_blocks(backbone: nn.Module) -> None:
@@ -196,6 +207,12 @@ class Engine:
         # A CPU has no streams.
         if gathers is not None:
             gathers.wait_stream(get_accelerator().current_stream())
+
+    @property
+    def module(self) -> nn.Module:
+        """The backbone that the engine trains."""
+        module: nn.Module = self.deepspeed.module
+        return module
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a micro-batch's mean loss; the mean over micro-batches and ranks is what `step` uses."""

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from latentdebias.backbones.blocks import repeated_blocks
+from latentdebias.diffusion.weightings.learned import ATTRIBUTE, Uncertainty
 from latentdebias.errors import UserError, legal_choices
 from latentdebias.registry import Registry
 
@@ -122,6 +123,29 @@ def check_optimizer(spec: OptimizerSpec, zero_stage: int) -> None:
         )
 
 
+def check_learned_weight(spec: OptimizerSpec) -> None:
+    """Raise `UserError` for a spec that does not train the vector of a learned weighting, as one for matrices alone.
+
+    Nothing is said of a spec that `check_optimizer` refuses.
+    """
+    network, vector = _OneMatrix().float(), Uncertainty(channels=8)
+    network.add_module(ATTRIBUTE, vector)
+    reason = "leaves it as it is"
+    try:
+        # Some, such as adopt, only look at the first gradient.
+        _stepped(spec, network, updates=2)
+    except (ValueError, RuntimeError, IndexError) as error:
+        reason = f"refuses it ({error})"
+    moved = vector.weight.detach()
+    if not (moved.isfinite().all() and moved.any()):
+        name = getattr(spec, "opt", OPTIMIZERS.name_of(spec))
+        raise UserError(
+            f"A learned weighting, such as edm2_uncertainty, trains a vector of its own beside the network, and "
+            f"optimizer {name!r} {reason}. Choose an optimizer that trains every weight, such as adamw, or timm's lion "
+            f"or muon, or a weighting that learns nothing: edm is edm2_uncertainty without what it learns."
+        )
+
+
 class _OneMatrix(nn.Module):
     """The smallest backbone that shows what an optimizer does with a matrix of one of its blocks."""
 
@@ -163,12 +187,13 @@ def counts_in_groups(spec: OptimizerSpec) -> bool:
     return before != after
 
 
-def _stepped(spec: OptimizerSpec, matrix: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of `matrix` after one update with gradients of 1."""
-    optimizer = spec.build(matrix)
-    for parameter in matrix.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
+def _stepped(spec: OptimizerSpec, network: nn.Module, updates: int = 1) -> torch.optim.Optimizer:
+    """The optimizer of `network` after updates with gradients of 1."""
+    optimizer = spec.build(network)
+    for _ in range(updates):
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
     return optimizer
 
 

@@ -10,10 +10,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from latentdebias import distributed
 from latentdebias.backbones.blocks import Where
+from latentdebias.backbones.routing import routers
 from latentdebias.batches.batch import Batch
 from latentdebias.diffusion import Diffusion
 from latentdebias.precision import Precision
 from latentdebias.registry import option
+from latentdebias.training.compiling import Attention, Compile
 from latentdebias.training.ema import PartitionedEMA
 from latentdebias.training.engine import HANG_TIMEOUT, Engine
 from latentdebias.training.loss_feedback import LossFeedback
@@ -26,7 +28,7 @@ class TrainingOptions:
     """The `training` section of a run config."""
 
     steps: PositiveInt = option(400_000, "", on_resume="free")
-    batch_size: PositiveInt = option(256, "global")
+    batch_size: Annotated[int, Field(gt=0, le=2**24)] = option(256, "global")
     micro_batch_size: PositiveInt | None = option(
         None, "a rank's share of one backward; null: the whole batch in one", on_resume="free"
     )
@@ -38,7 +40,12 @@ class TrainingOptions:
     activation_checkpointing: Where = option(
         "none", "none | blocks: each block's forward runs again in the backward, to save memory", on_resume="free"
     )
-    compile: Where = option("none", "none | blocks: torch.compile, block by block", on_resume="free")
+    compile: Compile = option(
+        "auto", "none | blocks: torch.compile, block by block | auto: blocks where there is a GPU", on_resume="free"
+    )
+    attention: Attention = option(
+        "auto", "auto: torch chooses the kernel | flash | cudnn | efficient | math", on_resume="free"
+    )
     grad_clip: NonNegativeFloat = option(1.0, "0: off")
     log_every: PositiveInt = option(100, "", on_resume="free")
     checkpoint_every: PositiveInt = option(10_000, "", on_resume="free")
@@ -100,10 +107,13 @@ class Trainer:
         """Train on `batches`, from `state.step` on; after every update the `hooks` run, and one may end the loop."""
         history = self.diffusion.loss_history
         feedback = None if history is None else LossFeedback(history)
+        routing = routers(self.engine.module)
         micro_batch = 0
         for batch in batches:
             seed_masks(self.options.seed, state.step, micro_batch)
             micro_batch += 1
+            for router in routing:
+                router.keys = (self.options.seed, state.step * self.options.batch_size + batch.row)
             t = self.diffusion.sample_timesteps(batch.u, batch.row, self.options.batch_size)
             terms = self.diffusion.loss_terms(self.engine, batch.latents, batch.labels, t=t, eps=batch.eps)
             self.meter.add(terms, self.diffusion.schedule.to_unit(t))

@@ -49,19 +49,37 @@ def assert_same(left, right):
         assert torch.equal(a, b)
 
 
-def test_the_global_batch_is_the_same_for_any_number_of_ranks_and_micro_batches(batches):
-    whole = [batches()[5]]
-    assert_same(whole, [batches(rank=r, world_size=4)[5] for r in range(4)])
-    accumulated = batches(micro=2)
+@pytest.mark.parametrize("noise", ["host", "device"])
+def test_the_global_batch_is_the_same_for_any_number_of_ranks_and_micro_batches(batches, noise):
+    whole = [batches(noise=noise)[5]]
+    assert_same(whole, [batches(rank=r, world_size=4, noise=noise)[5] for r in range(4)])
+    accumulated = batches(micro=2, noise=noise)
     assert_same(whole, [accumulated[5 * 4 + i] for i in range(4)])
-    assert_same(whole, [batches(rank=r, world_size=2, micro=2)[5 * 2 + i] for i in range(2) for r in range(2)])
+    shares = [batches(rank=r, world_size=2, micro=2, noise=noise) for r in range(2)]
+    assert_same(whole, [share[5 * 2 + i] for i in range(2) for share in shares])
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_batches_do_not_depend_on_workers_or_on_where_a_run_resumed(batches, workers):
-    direct = batches()
-    resumed = list(batches(workers=workers).loader(3, 6, CPU))
+@pytest.mark.parametrize(("workers", "noise"), [(0, "host"), (1, "host"), (2, "host"), (0, "device"), (2, "device")])
+def test_batches_do_not_depend_on_workers_or_on_where_a_run_resumed(batches, workers, noise):
+    direct = batches(noise=noise)
+    resumed = list(batches(workers=workers, noise=noise).loader(3, 6, CPU))
     assert_same([direct[step] for step in (3, 4, 5)], resumed)
+
+
+def test_the_noise_of_a_device_changes_nothing_but_the_noise(batches):
+    host, device = batches(flip=True)[5], batches(flip=True, noise="device")[5]
+    for name in ("labels", "u", "row"):
+        assert torch.equal(getattr(host, name), getattr(device, name))
+    assert not torch.equal(host.eps, device.eps)
+    assert not torch.equal(host.latents, device.latents)
+    # Latents of the same images, under two draws from their posteriors; those of other images are not correlated.
+    assert torch.corrcoef(torch.stack([host.latents.flatten(), device.latents.flatten()]))[0, 1] > 0.5
+
+
+def test_a_worker_reads_what_is_stored_where_a_device_draws_the_noise(batches):
+    (read,) = batches(noise="device").read(range(1))
+    assert read.stored.dtype == torch.float16
+    assert read.position.tolist() == list(range(8))
 
 
 def test_an_epoch_reads_every_sample_once_and_another_epoch_in_another_order(batches):
@@ -141,9 +159,10 @@ def test_a_batch_that_ranks_cannot_share_evenly_is_refused():
         plan_batches(0, 10, None, 0, 4)
 
 
-def test_noise_is_standard_normal_and_never_repeats(batches):
-    eps = torch.cat([batches(batch_size=200)[step].eps for step in range(5)])
+@pytest.mark.parametrize("noise", ["host", "device"])
+def test_noise_is_standard_normal_and_never_repeats(batches, noise):
+    eps = torch.cat([batches(batch_size=200, noise=noise)[step].eps for step in range(5)])
     assert eps.mean().abs() < 0.01
     assert abs(eps.std() - 1) < 0.01
     assert len(eps[:, 0, 0, 0].unique()) == 1000
-    assert not torch.equal(batches(seed=1)[0].eps, batches(seed=0)[0].eps)
+    assert not torch.equal(batches(seed=1, noise=noise)[0].eps, batches(seed=0, noise=noise)[0].eps)

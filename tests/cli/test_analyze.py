@@ -61,6 +61,18 @@ def test_curves_need_no_model(tool, tmp_path):
     assert Image.open(tmp_path / "new" / "curves.png").width > 1000
 
 
+def test_curves_show_the_effective_weight_of_configs_and_runs(tool, model_dir, tmp_path):
+    given = ["--config", "recipes/sd3", "--model", model_dir, "--timesteps", "{name: logit_normal, std: 0.5}"]
+    done = tool("analyze", "curves", "--schedule", "linear", "--weighting", "debias", *given, "--out", tmp_path)
+    assert done.code == 0, done.err
+    table = rows(tmp_path / "curves-effective.csv")
+    assert list(table[0]) == [
+        *("objective", "schedule", "target", "weighting", "timesteps", "log_snr", "density", "weight")
+    ]
+    assert {row["objective"] for row in table} == {"debias", "recipes/sd3"}
+    assert {row["timesteps"] for row in table} == {"uniform", "logit_normal", "logit_normal std 0.5"}
+
+
 @pytest.mark.parametrize("figure", SMALL)
 def test_a_figure_of_a_model_with_its_own_runs_latents(figure, tool, model_dir, tmp_path):
     done = tool("analyze", figure, "--model", model_dir, "--out", tmp_path, *SMALL[figure])
@@ -76,6 +88,9 @@ def test_a_figure_of_a_model_with_its_own_runs_latents(figure, tool, model_dir, 
         (["curve"], "Did you mean 'curves'"),
         (["curves", "--schedule", "linaer"], "Did you mean 'linear'"),
         (["curves", "--space", "esp"], "Did you mean 'eps'"),
+        (["curves", "--timesteps", "uniforn"], "Did you mean 'uniform'"),
+        (["curves", "--config", "recipes/edm3"], "recipes/edm2.yaml"),
+        (["curves", "--model", "/nowhere/model"], "belongs to no training run"),
         (["error-by-t"], "--model"),
         (["steps", "--model", "MODEL", "--images", "19"], "too few for a score"),
         (["steps", "--model", "MODEL", "--steps", "2,1001"], "steps is 1001"),

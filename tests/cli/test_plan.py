@@ -39,6 +39,9 @@ def test_the_number_of_images_is_given_or_left_open(tool, arguments, words):
         (["--gpus", 7], "not a multiple of 7"),
         (["--gpus", 8, "--utilisation", 40], "--utilisation: 40 is no share"),
         (["--gpus", 8, "--set", "training.stepz=1"], "training.stepz"),
+        (["--gpus", 256, "--set", "diffusion.terms=[contrastive]"], "compares pairs of samples"),
+        (["--gpus", 8, "--set", "diffusion.timesteps={name: laplace, mu: 20}"], "never draw"),
+        (["--gpus", 8, "--set", "optimizer={name: timm, opt: muon, lr: 1.0e-3}"], "looks at whole parameters"),
     ],
 )
 def test_bad_input_is_one_paragraph(tool, arguments, words):

@@ -54,6 +54,16 @@ def test_draws_have_these_probabilities_and_the_weight_keeps_the_objective():
     assert weighted.item() == pytest.approx(losses.mean().item(), rel=1e-3)
 
 
+def test_the_probabilities_are_found_once_for_a_draw_and_its_weights(monkeypatch):
+    d, calls = diffusion(), []
+    feed(d.loss_history)
+    found = d.loss_history.probabilities
+    monkeypatch.setattr(d.loss_history, "probabilities", lambda: (calls.append(1), found())[1])
+    t = d.sample_timesteps(torch.rand(5), torch.arange(5), 5)
+    torch.testing.assert_close(d.loss_history.importance(t).double(), 1 / (T * found()[t]), rtol=1e-6, atol=0)
+    assert len(calls) == 1
+
+
 def test_losses_that_are_not_finite_are_left_out():
     one, other = diffusion().loss_history, diffusion().loss_history
     feed(one)

@@ -68,6 +68,15 @@ def test_speed_draws_the_last_part_k_times_less_often():
     torch.testing.assert_close(inside, torch.linspace(0, 0.7, len(inside), dtype=torch.float64), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize(("schedule", "tau"), [("linear", 0.7), ("cosine", 0.98), ("edm", 0.84)])
+def test_speed_finds_where_sigma_grows_by_less_than_a_twentieth(schedule, tau):
+    t = positions({"name": "speed", "tau": "auto"}, schedule)
+    torch.testing.assert_close(t, positions({"name": "speed", "tau": tau}, schedule), rtol=0, atol=5e-3)
+    level = Diffusion(schedule, "v").schedule.level_and_rate(Diffusion(schedule, "v").schedule.grid(), torch.float64)
+    growth = level.sigma * level.alpha**2 * level.rate / 2
+    assert growth[int(tau * len(growth)) - 20] > 0.05 > growth[int(tau * len(growth)) + 10]
+
+
 def test_extreme_uniforms_stay_on_the_schedule():
     edges = torch.tensor([0.0, 1 - 2**-24])
     for name in ("mode", "cosmap", "laplace", "beta", "speed"):

@@ -97,7 +97,7 @@ def test_a_damaged_index_is_refused(encode, tmp_path, content):
     with pytest.raises(UserError, match=r"shard-000001\.index\.npy is damaged"):
         ShardCache(str(directory), tmp_path / "cache", 10**9)
     np.save(directory / "shard-000001.index.npy", np.zeros(4))
-    with pytest.raises(UserError, match="does not hold the 5 rows"):
+    with pytest.raises(UserError, match="does not hold 5 rows"):
         ShardCache(str(directory), tmp_path / "cache", 10**9)
 
 

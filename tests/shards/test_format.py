@@ -5,7 +5,8 @@ import pytest
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.images.find import find_images
-from latentdebias.shards.format import bytes_per_sample, read_index
+from latentdebias.shards.format import bytes_per_sample
+from latentdebias.shards.index_file import read_index
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 
 
@@ -17,7 +18,7 @@ def test_the_bytes_of_a_sample_are_those_in_the_tar(image_dir, encoder, tmp_path
     autoencoder = load_autoencoder("identity") if pixels else encoder
     manifest = encode_images(images, autoencoder, tmp_path / "set", EncodeJob(resolution=32, flips=flips, workers=0))
     [shard] = manifest.shards
-    index = read_index(tmp_path / "set", shard.name)
+    index = read_index(tmp_path / "set", shard, manifest)
     assert set(np.diff(index["latent"])) == {manifest.bytes_per_sample}
     # A tar ends with two blocks of zeros and is filled up to a multiple of 20 blocks.
     assert 0 <= shard.size - shard.count * manifest.bytes_per_sample - 1024 < 20 * 512

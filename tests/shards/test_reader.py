@@ -1,6 +1,8 @@
+import json
 import multiprocessing
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,53 @@ def test_a_damaged_shard_is_refused_at_start_by_name_with_the_command(encode, co
     assert contents(encode()) == before
 
 
+@pytest.mark.parametrize(
+    ("field", "number"), [("latent", 2**62), ("latent", -1), ("flip", 10**9), ("flip", -2), ("label", 3), ("label", -2)]
+)
+def test_an_index_that_points_outside_its_tar_or_classes_is_refused(encode, field, number):
+    directory = encode()
+    index = np.load(directory / "shard-000001.index.npy")
+    index[field][2] = number
+    np.save(directory / "shard-000001.index.npy", index)
+    with pytest.raises(UserError, match=r"shard-000001\.index\.npy cannot be read .*(outside|beyond)"):
+        LatentShards(directory)
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': ((((", b"{" * 118, b"\xff" * 118, b"{'shape': (10**9,)}", b"PK\x03\x04"]
+)
+def test_an_index_whose_header_cannot_be_parsed_is_refused(encode, header):
+    directory = encode()
+    path = directory / "shard-000001.index.npy"
+    path.write_bytes(path.read_bytes()[:10] + header.ljust(118) + path.read_bytes()[128:])
+    with pytest.raises(UserError, match=r"shard-000001\.index\.npy cannot be read"):
+        LatentShards(directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": [["shard-000000", 5]]},
+        {"shards": ["shard-000000"]},
+        {"shards": {"name": "shard-000000"}},
+        {"rejected": [{"name": 3}]},
+        {"autoencoder": {}},
+        {"autoencoder": ["pool"]},
+        {"latent_shape": [4, 10**12, 4]},
+        {"latent_mean": [0.0]},
+        {"num_classes": 10**15},
+        {"format_version": "one"},
+        {"count": None},
+    ],
+)
+def test_a_manifest_of_another_shape_is_refused(encode, change):
+    directory = encode()
+    path = directory / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        LatentShards(directory)
+
+
 def test_a_pickled_index_is_not_loaded(encode):
     directory = encode()
     np.save(directory / "shard-000000.index.npy", np.array([{}] * 5), allow_pickle=True)
@@ -174,8 +223,8 @@ def test_of_many_missing_shards_ten_are_named(encode):
 
 def test_each_index_is_read_once(encode, monkeypatch):
     directory, opened = encode(), []
-    load = np.load
-    monkeypatch.setattr(np, "load", lambda path, **options: opened.append(path.name) or load(path, **options))
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or read(path))
     assert len(LatentShards(directory)) == 21
     assert opened == [f"shard-{number:06d}.index.npy" for number in range(5)]
 

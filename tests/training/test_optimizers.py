@@ -1,14 +1,25 @@
 """Optimizers: what they are built with, the probe of what ZeRO may cut, and whole runs with them."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import timm.optim
 import torch
 
 from latentdebias.backbones import BACKBONES
+from latentdebias.config import load_config
 from latentdebias.errors import UserError
-from latentdebias.training.optimizers import OPTIMIZERS, check_optimizer, is_elementwise
+from latentdebias.plan import plan_run
+from latentdebias.prepare import prepare
+from latentdebias.training.optimizers import (
+    OPTIMIZERS,
+    TIMM_NAMES,
+    OptimizerSpec,
+    check_learned_weight,
+    check_optimizer,
+    is_elementwise,
+)
 
 
 def timm_spec(opt, **fields):
@@ -105,6 +116,41 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     optimizer.step()
     by_muon = {name for name, parameter in trained.items() if optimizer.state[parameter]["use_muon"]}
     assert by_muon == {name for name, p in trained.items() if name.startswith("blocks.") and p.ndim == 2}
+
+
+def test_every_optimizer_trains_the_vector_of_a_learned_weighting():
+    check_learned_weight(OPTIMIZERS.build("adamw"))
+    for opt in TIMM_NAMES:
+        check_learned_weight(timm_spec(opt))
+
+
+def of_blocks_alone(backbone):
+    return torch.optim.SGD(backbone.blocks.parameters(), lr=0.1)
+
+
+def of_matrices_alone(backbone):
+    if any(weight.dim() < 2 for weight in backbone.parameters()):
+        raise ValueError("Muon takes 2D parameters alone")
+    return torch.optim.SGD(backbone.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"), [(of_blocks_alone, "leaves it as it is"), (of_matrices_alone, "2D parameters alone")]
+)
+def test_an_optimizer_that_cannot_train_a_learned_weighting_is_refused(build, words, small_run, monkeypatch):
+    monkeypatch.setattr(OPTIMIZERS, "_entries", dict(OPTIMIZERS._entries))
+
+    @OPTIMIZERS.register("own")
+    @dataclass(frozen=True, kw_only=True)
+    class Own(OptimizerSpec):
+        def build(self, backbone):
+            return build(backbone)
+
+    learned = ["diffusion.weighting=edm2_uncertainty", "diffusion.schedule=edm", "diffusion.target=edm"]
+    config = load_config("digits_debias.yaml", [*small_run, *learned, "optimizer={name: own}"])
+    for check in (prepare, lambda run: plan_run(run, gpus=1)):
+        with pytest.raises(UserError, match=rf"'own'.*{words}.*adamw"):
+            check(config)
 
 
 def test_each_group_keeps_its_own_learning_rate(make_run):

@@ -187,6 +187,7 @@ def test_batches_may_be_read_by_worker_processes(make_run, tmp_path):
         ("diffusion.schedule.beta_end=2", "less than 1"),
         ("sampling.steps=2000", "1000"),
         ("training.micro_batch_size=3", "not a multiple"),
+        ("diffusion.timesteps={name: laplace, mu: 20}", "laplace, mu: 20.0} never draw"),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_starts(small_run, override, words):

@@ -1,6 +1,5 @@
 """The squared error of x0 over training, by tenth of the schedule (Min-SNR, figure 6)."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from latentdebias.analysis.figure import FIGURES, Figure, Finding, Table
 from latentdebias.analysis.inputs import Inputs, LabelledRun, check_same_latents
 from latentdebias.analysis.style import panels
 from latentdebias.errors import UserError
+from latentdebias.files import parse_json
 from latentdebias.models.model_directory import load_model
 from latentdebias.training.monitor.log_writers import LOG
 from latentdebias.training.monitor.loss_meter import BINS
@@ -81,7 +81,7 @@ def _of_models(run: LabelledRun, inputs: Inputs) -> Iterator[Point]:
 def _records(run: LabelledRun) -> Iterator[dict[str, Any]]:
     for line in (run.directory / LOG).read_text().splitlines():
         try:
-            yield json.loads(line)
+            yield parse_json(line)
         except ValueError:  # a line that a running training is writing
             continue
 

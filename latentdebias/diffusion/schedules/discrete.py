@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from latentdebias.diffusion.noise_level import NoiseLevel
@@ -35,7 +35,7 @@ class DiscreteSchedule(Schedule):
     is told t + first_time: U-ViT counts from 1.
     """
 
-    num_timesteps: PositiveInt = 1000
+    num_timesteps: Annotated[int, Field(gt=0, le=10**6)] = 1000
     zero_terminal_snr: bool = False
     first_time: Literal[0, 1] = 0
 

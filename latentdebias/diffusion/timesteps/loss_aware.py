@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from latentdebias.diffusion.schedules import DiscreteSchedule, Schedule
@@ -23,7 +23,7 @@ class LossAware(TimestepSampler):
     outside it every timestep is drawn alike. Discrete schedules only.
     """
 
-    history: PositiveInt = 10
+    history: Annotated[int, Field(gt=0, le=10_000)] = 10
     uniform: Annotated[float, Field(gt=0, le=1)] = 0.001
 
     def positions(self, u: Tensor, row: Tensor, rows: int, schedule: Schedule) -> Tensor:
@@ -34,7 +34,8 @@ class LossHistory:
     """The last losses of each timestep, in `table` (T + 1, history + 1) fp64, from which timesteps are drawn.
 
     The last column counts the losses seen; the last row takes losses that are not finite, and is never read. `table` is
-    changed in place. Raises `UserError` for a continuous schedule.
+    changed in place. `importance` is of the probabilities that the last `draw` was made with. Raises `UserError` for a
+    continuous schedule.
     """
 
     def __init__(self, sampler: LossAware, schedule: Schedule) -> None:
@@ -45,6 +46,7 @@ class LossHistory:
             )
         self.sampler, self.count = sampler, schedule.num_timesteps
         self.table = torch.zeros(self.count + 1, sampler.history + 1, dtype=torch.float64)
+        self._drawn_with: Tensor | None = None
 
     def on(self, device: torch.device) -> Tensor:
         """Keep the losses on `device`, where no draw waits for another device; returns the table."""
@@ -62,12 +64,14 @@ class LossHistory:
 
     def draw(self, u: Tensor) -> Tensor:
         """Timesteps `(B,)` from uniforms `u` `(B,)` in [0, 1)."""
-        ends = self.probabilities().to(u.device).cumsum(0)
+        self._drawn_with = self.probabilities()
+        ends = self._drawn_with.to(u.device).cumsum(0)
         return torch.searchsorted(ends / ends[-1], u.double(), right=True).clamp(max=self.count - 1)
 
     def importance(self, t: Tensor) -> Tensor:
-        """1 / (T p(t)), which multiplies the loss: `(B,)` -> `(B,)`, fp32."""
-        return (1 / (self.count * self.probabilities().to(t.device)[t.long()])).float()
+        """1 / (T p(t)) at drawn timesteps t, which multiplies the loss: `(B,)` -> `(B,)`, fp32; call `draw` first."""
+        assert self._drawn_with is not None, "timesteps have an importance once they have been drawn"
+        return (1 / (self.count * self._drawn_with.to(t.device)[t.long()])).float()
 
     def add(self, t: Tensor, losses: Tensor) -> None:
         """Keep `losses` `(B,)` of timesteps `t` `(B,)`, in this order, each in the place of its timestep's oldest."""

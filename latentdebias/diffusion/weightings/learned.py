@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor, nn
 
 from latentdebias.diffusion.schedules import Schedule
@@ -25,7 +26,7 @@ class Edm2Uncertainty(EdmWeight):
     part of the exported model. Where no u is trained, as in a loop of one's own, the weight is w alone.
     """
 
-    channels: PositiveInt = 128
+    channels: Annotated[int, Field(gt=0, le=2**16)] = 128
 
 
 class Uncertainty(nn.Module):

@@ -36,20 +36,26 @@ class OfEpsOrV(Weighting):
         """The weight on the squared error of v: `(B,)`; that on eps is `weight`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CappedDebias(OfEpsOrV):
+    """Base class of weightings that are `debias` under eps with the SNR capped, 1 / sqrt(min(SNR, max_snr))."""
+
+    max_snr: PositiveFloat = 1000.0
+
+    def weight(self, level: NoiseLevel) -> Tensor:
+        return level.snr.clamp(max=self.max_snr).rsqrt()
+
+
 @WEIGHTINGS.register("kohya_debiased")
 @dataclass(frozen=True, kw_only=True)
-class KohyaDebiased(OfEpsOrV):
+class KohyaDebiased(CappedDebias):
     """1 / sqrt(min(SNR, 1000)) under eps and 1 / (SNR + 1) under v: kohya-ss' `--debiased_estimation_loss`.
 
     The two are different objectives: the second is `constant` on x0, the first caps the SNR of `debias`. That code caps
     the SNR under v as well, which matters at the first few timesteps alone: `v_max_snr: 1000` does so here.
     """
 
-    max_snr: PositiveFloat = 1000.0
     v_max_snr: PositiveFloat | None = None
-
-    def weight(self, level: NoiseLevel) -> Tensor:
-        return level.snr.clamp(max=self.max_snr).rsqrt()
 
     def weight_of_v(self, level: NoiseLevel) -> Tensor:
         snr = level.snr if self.v_max_snr is None else level.snr.clamp(max=self.v_max_snr)
@@ -58,13 +64,8 @@ class KohyaDebiased(OfEpsOrV):
 
 @WEIGHTINGS.register("onetrainer_debiased")
 @dataclass(frozen=True, kw_only=True)
-class OneTrainerDebiased(OfEpsOrV):
+class OneTrainerDebiased(CappedDebias):
     """1 / sqrt(min(SNR, 1000)) under eps and 1 / sqrt(min(SNR, 1000) + 1) under v: OneTrainer's DEBIASED_ESTIMATION."""
-
-    max_snr: PositiveFloat = 1000.0
-
-    def weight(self, level: NoiseLevel) -> Tensor:
-        return level.snr.clamp(max=self.max_snr).rsqrt()
 
     def weight_of_v(self, level: NoiseLevel) -> Tensor:
         return (level.snr.clamp(max=self.max_snr) + 1).rsqrt()

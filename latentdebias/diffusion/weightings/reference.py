@@ -24,9 +24,10 @@ loss under every target, schedule and code. With s the SNR, alpha^2 / sigma^2, a
 | w / s | w | w / (1 + s) | w / (1 + sqrt(s))^2 | w d^2 / (1 + d^2 s), d = sigma_data |
 
 (v and F on a path that preserves variance.) What a run optimises is weight x density of the timesteps. `latentdebias describe --config FILE` states
-both for a config of yours, and the published objective that is nearest; `latentdebias recipes` lists those.
+both for a config of yours, and the published objective that is nearest; `latentdebias recipes` lists those; `latentdebias analyze curves --config FILE
+--config OTHER` draws both, and says where two are one objective.
 
-![weightings on the squared error of eps and of v, on the linear schedule](weightings.png)
+![weightings on the squared error of eps and of v, and their effective weights, on the linear schedule](weightings.png)
 
 This page is written from the code: `python -m latentdebias.diffusion.weightings.reference > docs/weightings.md`, and the picture, at half its
 size, by `latentdebias analyze curves --schedule linear --space eps,v`; a test holds both tables.
@@ -53,6 +54,9 @@ Notes:
 - Debias' own code leaves 1 / sqrt(s) on whatever the network predicts; under x0 or v that is another objective than its paper's.
 - In diffusers' SD3 scripts the position counts from noise to data: their `--logit_mean m` is `mean: -m` here. `mode` and `cosmap` are symmetric.
 - kohya-ss' `--loss_type huber` and `smooth_l1` are `error: {name: pseudo_huber, form: huber}` and `form: smooth_l1`; its `--huber_schedule` is `schedule`.
+- SpeeD (Wang et al. 2024) is here by its density, `timesteps: {name: speed, k: 5.0, tau: 0.7}`. Its code also multiplies the loss below tau by
+  0.4 + 0.2 g, g the rate of sigma^2 scaled to 0 .. 1 over the schedule: that is no function of s, so it is no weighting here. It mirrors half of each
+  batch at tau as well, by which the last part gets the share of `k: 10.4`.
 - `--scale_v_pred_loss_like_noise_pred` caps s at 1000 first, which changes a weight by less than 0.1%.
 """
 

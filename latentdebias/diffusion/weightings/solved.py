@@ -23,7 +23,7 @@ class Pareto(Weighting):
 
     space: str = "x0"
     every: PositiveInt = 1000
-    bins: Annotated[int, Field(ge=2)] = 10
+    bins: Annotated[int, Field(ge=2, le=1000)] = 10
     solver: Literal["frank_wolfe", "ugd"] = "ugd"
     regularization: PositiveFloat = 0.1
 

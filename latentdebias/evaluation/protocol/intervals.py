@@ -1,8 +1,10 @@
 """95% intervals of scores, from random halves of the samples."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from tqdm import tqdm
 
 from latentdebias.evaluation.features import FeatureSet
@@ -14,7 +16,9 @@ RESAMPLES = 200
 SMALLEST_SET = 20
 QUANTILE = 1.96
 """The normal distribution's quantile at 97.5%."""
-Interval = tuple[float, float]
+Score = Annotated[float, Field(allow_inf_nan=True)]
+"""A score: infinite or NaN where so few images have none."""
+Interval = tuple[Score, Score]
 
 
 @computing_in("fp32")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdebias.errors import command
-from latentdebias.evaluation.protocol.intervals import Interval
+from latentdebias.evaluation.protocol.intervals import Interval, Score
 from latentdebias.evaluation.protocol.sampling_protocol import SamplingProtocol, upgraded_sampling
 from latentdebias.files import publish, read_json
 from latentdebias.registry import validate
@@ -39,7 +39,7 @@ class ProtocolRecord:
     that has one, computed from `resamples` random half samples.
     """
 
-    scores: dict[str, float]
+    scores: dict[str, Score]
     metrics: list[dict[str, Any]]
     num_samples: int
     num_reference: int

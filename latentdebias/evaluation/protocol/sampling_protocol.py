@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from latentdebias.drawing.sample_record import nest_guidance, options_of, settings_of, vae_of
 from latentdebias.errors import UserError
+from latentdebias.files import parse_yaml
 from latentdebias.models.model_directory import CONFIG, fingerprint, read_model_config
 from latentdebias.registry import Spec
 from latentdebias.sampling import DrawOptions, Guidance
@@ -106,7 +105,7 @@ def upgraded_sampling(sampling: Mapping[str, Any], where: str) -> dict[str, Any]
     values = {name: value for name, value in sampling.items() if name != "other"}
     flat = nest_guidance({**values, **sampling.get("other", {})})
     if str(flat.get("sampler")).startswith("{"):
-        flat["sampler"] = yaml.safe_load(str(flat["sampler"]))
+        flat["sampler"] = parse_yaml(str(flat["sampler"]))
     try:
         settings = settings_of(options_of(flat, where))
     except UserError:

@@ -1,5 +1,6 @@
 """ADM's `.npz` files as a source: a batch of images, the moments of Inception features, or both."""
 
+import math
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +14,31 @@ from latentdebias.evaluation.moments import Moments
 from latentdebias.evaluation.sources.source import ImageBatch, Indexed, channels_first
 from latentdebias.files import sha256_of
 
+MOST_DEFLATED = 1032
+"""How many bytes a byte of a deflated member can stand for, at most."""
 KEYS = ("arr_0", "arr_1", "mu", "sigma", "mu_s", "sigma_s")
 LEGAL = (
     "It must hold `arr_0`, uint8 (N, H, W, 3), as `sample --format npz` writes it, or the moments `mu` (D,) "
     "and `sigma` (D, D), as ADM publishes them"
 )
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """An array of an `.npz`; `ValueError` where its header asks for another size than the file has, or for a pickle."""
+    info = archive.getinfo(name)
+    with archive.open(info) as file:
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        if dtype.hasobject:
+            raise ValueError(f"{name} is a pickle, and nothing is unpickled: allow_pickle=False")
+        stated = file.tell() + math.prod(shape) * dtype.itemsize
+    if stated != info.file_size or info.file_size > MOST_DEFLATED * info.compress_size:
+        raise ValueError(f"{name} has {info.compress_size} bytes there, and its header asks for {stated}")
+    with archive.open(info) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 @dataclass(frozen=True)
@@ -35,10 +56,9 @@ class NpzImages(Indexed):
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in KEYS if key in file.files}
-        # TypeError: for an .npy under this name, np.load returns a plain array.
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            with zipfile.ZipFile(self.path) as file:
+                arrays = {key: _array(file, f"{key}.npy") for key in KEYS if f"{key}.npy" in file.namelist()}
+        except Exception as error:  # zipfile and numpy raise errors of many kinds for files that are none of theirs
             raise UserError(f"{self.path} is not readable as an .npz ({error}). {LEGAL}.") from error
         self._check(arrays)
         return arrays

@@ -113,8 +113,10 @@ def _only_labelled(weights: dict[str, Tensor], num_classes: int) -> dict[str, Te
 def _weight_files(folder: Path) -> list[CheckpointFile]:
     index = folder / f"{WEIGHTS}.safetensors.index.json"
     if index.is_file():
-        names = sorted(set(read_json(index, WHOLE_FOLDER)["weight_map"].values()))
-        return [open_checkpoint(folder / Path(name).name) for name in names]
+        weight_map = read_json(index, WHOLE_FOLDER).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise UserError(f"{index} is damaged: its weight_map names no files. {WHOLE_FOLDER}")
+        return [open_checkpoint(folder / Path(name).name) for name in sorted(set(weight_map.values()))]
     safe = folder / f"{WEIGHTS}.safetensors"
     return [open_checkpoint(safe if safe.is_file() else folder / f"{WEIGHTS}.bin")]
 

@@ -44,19 +44,28 @@ def open_checkpoint(path: Path) -> CheckpointFile:
     loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
     container = next((key for key in CONTAINERS if isinstance(loaded.get(key), Mapping)), "")
     weights = loaded[container] if container else loaded
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not weights or not all(isinstance(key, str) and isinstance(w, Tensor) for key, w in weights.items()):
         raise UserError(
             f"{path} is no state dict, and holds none under {', '.join(CONTAINERS)}; its keys are "
             f"{', '.join(map(str, list(loaded)[:8]))}. Save the network's state_dict() alone."
         )
+    if any(not _is_stored(weight) for weight in weights.values()):
+        raise UserError(f"{path} has weights that state more numbers than it stores; get it from its source again.")
     return CheckpointFile(path, {_bare(name): _fp32(w) for name, w in weights.items()}, sha256_of(path), container)
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise _damaged(path, error) from None
+
+
+def _is_stored(weight: Tensor) -> bool:
+    """Whether each number of `weight` has its own place in memory: a view of one number may state billions."""
+    if weight.layout != torch.strided or weight.is_quantized:
+        return False
+    return weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
 
 
 def _load_pickle(path: Path) -> Mapping[str, Any]:

@@ -16,10 +16,10 @@ from latentdebias.shards.format import (
     NPY_HEADER,
     Manifest,
     ShardRecord,
-    index_path,
     stored_array,
     tar_path,
 )
+from latentdebias.shards.index_file import read_index
 from latentdebias.shards.reader import LatentShards
 
 
@@ -48,7 +48,7 @@ def _shard_faults(directory: Path, shard: ShardRecord, manifest: Manifest) -> It
     except (OSError, tarfile.TarError) as error:
         yield f"{path.name} cannot be read as a tar ({error})"
         return
-    index = np.load(index_path(directory, shard.name), allow_pickle=False)
+    index = read_index(directory, shard, manifest)
     if len(samples) != len(index):
         yield f"{path.name} holds {len(samples)} samples and its index {len(index)}"
     for (key, members), row in zip(samples.items(), index, strict=False):

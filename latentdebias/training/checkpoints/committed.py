@@ -1,11 +1,12 @@
 """Committed checkpoints on disk: a folder a step, with the files of all ranks and their checksums in `COMMIT.json`."""
 
-import json
 from pathlib import Path
 
-from latentdebias.files import sha256_of
+from latentdebias.files import parse_json, sha256_of
 
 COMMIT = "COMMIT.json"
+KINDS = {"sha256": dict, "step": int, "settings": dict}
+"""What a commit holds at least."""
 
 
 def file_name(rank: int) -> str:
@@ -27,10 +28,13 @@ def committed_in(directory: Path) -> list[Path]:
 def damage_of(checkpoint: Path) -> str:
     """What is wrong with a committed checkpoint's files; empty if nothing is."""
     try:
-        expected = json.loads((checkpoint / COMMIT).read_text())["sha256"]
-    except (ValueError, KeyError) as error:
+        commit = parse_json((checkpoint / COMMIT).read_text())
+        for key, kind in KINDS.items():
+            if not isinstance(commit.get(key), kind):
+                raise ValueError(f"its {key} is {commit.get(key)!r}")
+    except (OSError, ValueError) as error:
         return f"{COMMIT} cannot be read: {error}"
-    for name, sha256 in expected.items():
+    for name, sha256 in commit["sha256"].items():
         path = checkpoint / name
         if not path.exists():
             return f"{name} is missing"
