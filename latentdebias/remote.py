@@ -5,6 +5,7 @@ reason that may pass (a dropped connection, a stalled or overloaded server) is m
 """
 
 import io
+import os
 import re
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
+import fsspec.asyn
 
 from latentdebias.errors import UserError, command, legal_choices, pip_install
 from latentdebias.files import published
@@ -33,6 +35,9 @@ STALL_SECONDS = 60
 REFUSALS = (FileNotFoundError, PermissionError, ImportError, NotImplementedError, ValueError, TypeError)
 BUSY = (408, 425, 429)
 """HTTP status codes of requests that may succeed later, beside those from 500 on."""
+
+# Older fsspec keeps, in a forked worker, an event loop whose thread is in the parent alone: a request would never end.
+os.register_at_fork(after_in_child=fsspec.asyn.reset_lock)
 
 _answered: set[str] = set()
 """Hosts and buckets that have answered: a mistyped one is named at once, one that was there before is waited for."""
