@@ -66,6 +66,6 @@ def check_wrapped(version: str, stage: int, optimizer: Any, weight: Any) -> None
 
 def _lacking(version: str, name: str) -> UserError:
     return UserError(
-        f"DeepSpeed {version} is installed, which has no {name}; this latentdebias was tested with the versions in "
-        f"constraints/oldest.txt and constraints/newest.txt. Install one of them: pip install 'deepspeed>=0.18.3,<0.20'"
+        f"DeepSpeed {version} is installed, which has no {name}; the engine is built on it. Install a version that "
+        f"this latentdebias was written with: pip install 'deepspeed>=0.18.3,<0.20'"
     )

@@ -16,6 +16,7 @@ from latentdebias.commands.bench.loops.curves import TOLERANCE, farthest_loss
 from latentdebias.commands.bench.loops.workload import written
 from latentdebias.commands.bench.measuring.table import Table
 from latentdebias.commands.bench.measuring.timing import in_turns
+from latentdebias.config import load_config
 
 MODEL = "{name: dit, width: 32, depth: 1, heads: 2, patch_size: 8}"
 SHORT = ["--segments", 1, "--steps", 1]
@@ -132,3 +133,8 @@ def test_sample_refuses_no_steps(tool):
     result = tool("bench", "sample", "--steps", 0)
     assert result.code == 2
     assert "--steps" in result.err
+
+
+@pytest.mark.parametrize("name", LEVERS)
+def test_a_lever_is_a_change_that_a_config_can_have(name):
+    assert load_config("imagenet256_debias.yaml", LEVERS[name].changes)

@@ -21,6 +21,9 @@ def _attention(backend: SDPBackend) -> Callable[[], AbstractContextManager[objec
 
 LEVERS: dict[str, Lever] = {
     "compile_blocks": Lever(("training.compile=blocks",)),
+    "no_compile": Lever(("training.compile=none",)),
+    "device_noise": Lever(("data.noise=device",)),
+    "routing": Lever(("model.routing=0.5",)),
     "checkpoint_blocks": Lever(("training.activation_checkpointing=blocks",)),
     "cudnn_attention": Lever(around=_attention(SDPBackend.CUDNN_ATTENTION)),
     "flash_attention": Lever(around=_attention(SDPBackend.FLASH_ATTENTION)),
