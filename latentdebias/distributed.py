@@ -35,6 +35,10 @@ def local_world_size() -> int:
     return _place().local_world_size
 
 
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""The environment variables from which torch.distributed knows a process's place, and which its children inherit."""
+
+
 def export_launcher_variables() -> None:
     """Set the environment variables that torch.distributed reads, unless RANK is set already.
 

@@ -1,6 +1,7 @@
 """`latentdebias bench`: what this machine does with the project's parts, beside code written without them."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,11 @@ def main(words: Sequence[str]) -> None:
 
 def run_in_process(words: Sequence[str]) -> None:
     """Run the benchmark that the words name in a process of its own, whose command line they become."""
+    from latentdebias.distributed import LAUNCHER_VARIABLES
+
+    # Those of a process group that the parent has made, whose port is taken.
+    for name in LAUNCHER_VARIABLES:
+        os.environ.pop(name, None)
     sys.argv[:] = ["latentdebias", "bench", *words]
     main(words)
 

@@ -166,5 +166,5 @@ def test_figures_state_the_defaults_of_their_options(figure):
         text, default = help_of(parser, field.name), field.default
         if isinstance(default, int | float):
             assert f"default {default:g}" in text, field.name
-        elif isinstance(default, tuple) and isinstance(default[0], int):
+        elif isinstance(default, tuple) and default and isinstance(default[0], int):
             assert f"default {','.join(map(str, default))}" in text, field.name

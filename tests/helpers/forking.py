@@ -9,9 +9,8 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
 
-from launching import LAUNCHER_VARIABLES
-
 from latentdebias.cli import start
+from latentdebias.distributed import LAUNCHER_VARIABLES
 
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["torch", "torchvision", "timm", "diffusers", "latentdebias.commands.sample"])

@@ -14,7 +14,6 @@ from latentdebias import distributed
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-LAUNCHER_VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 SECONDS_TO_START = 120
 
 
@@ -28,7 +27,7 @@ def torchrun() -> list[str]:
 
 def environment_without_launcher() -> dict[str, str]:
     """This process's environment, without what an earlier process group of its own has left there."""
-    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    return {name: value for name, value in os.environ.items() if name not in distributed.LAUNCHER_VARIABLES}
 
 
 def rows(run_dir: Path) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import Table, check_json
 from latentdebias.config import write_config
+from latentdebias.distributed import LAUNCHER_VARIABLES
 
 PHASES = ("interpreter", "imports", "config", "data and checks", "process group", "model", "engine", "first step")
 
@@ -36,10 +37,11 @@ def _start(config: Path) -> list[float]:
     # As a program and not as a module: this package's own imports are no part of a training run.
     program = Path(__file__).with_name("started_run.py").read_text()
     paths = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", program, config],
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**inherited, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,
