@@ -5,7 +5,6 @@ import sys
 import time
 
 import pytest
-import torch
 from launching import ROOT, environment_without_launcher
 
 from latentdebias.errors import UserError
@@ -13,11 +12,9 @@ from latentdebias.files import try_lock
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
 from latentdebias.studies import running
-from latentdebias.studies.report import write_report
 from latentdebias.studies.results import results_of
 from latentdebias.studies.running import Runner, failure_of, is_trained, run_study
 from latentdebias.studies.scoring import Scorer, check_draws
-from latentdebias.studies.study import Study
 
 FAKE_TRAIN = """
 import sys, time
@@ -136,21 +133,17 @@ def test_what_cannot_be_drawn_or_read_is_refused_before_training(read_study):
 
 
 @pytest.mark.launcher
-def test_a_killed_study_goes_on_to_the_same_scores(write_study, process_group, tmp_path):
-    """Killed while it trains, and run again, it has the scores of a cell that ran here without a break."""
+def test_a_killed_study_goes_on_to_the_same_scores(write_study, tmp_path):
+    """Killed while it trains, and run again, it has the scores of a study that ran without a break."""
 
-    def path_of(out):
+    def words_of(out):
         grid = {"diffusion.weighting": ["constant"]}
-        return write_study(grid=grid, out=str(tmp_path / out), evaluate={"at": [2, 200]})
+        path = write_study(grid=grid, out=str(tmp_path / out), evaluate={"at": [2, 200]})
+        return [sys.executable, "-m", "latentdebias.cli.study", "run", str(path)]
 
-    torch.set_num_threads(1)
-    whole = Study.read(path_of("whole"))
-    [cell] = whole.cells({})
-    Run(prepare(cell.config)).train()
-    Scorer.of(whole).score(cell)
-    write_report(whole, whole.out)
-    words = [sys.executable, "-m", "latentdebias.cli.study", "run", str(path_of("killed"))]
     alone = environment_without_launcher()
+    subprocess.run(words_of("whole"), cwd=ROOT, env=alone, check=True, timeout=250)
+    words = words_of("killed")
     with subprocess.Popen(words, cwd=ROOT, env=alone) as study:
         while not any((tmp_path / "killed").glob("cells/*/*/models/step-00000002")):
             assert study.poll() is None
@@ -158,4 +151,4 @@ def test_a_killed_study_goes_on_to_the_same_scores(write_study, process_group, t
         study.kill()
     assert not list((tmp_path / "killed").glob("cells/*/*/model"))
     subprocess.run(words, cwd=ROOT, env=alone, check=True, timeout=250)
-    assert (tmp_path / "killed" / "scores.csv").read_text() == (whole.out / "scores.csv").read_text()
+    assert (tmp_path / "killed" / "scores.csv").read_text() == (tmp_path / "whole" / "scores.csv").read_text()
