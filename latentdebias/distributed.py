@@ -39,6 +39,11 @@ LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "M
 """The environment variables from which torch.distributed knows a process's place, and which its children inherit."""
 
 
+def environment_without_launcher() -> dict[str, str]:
+    """This process's environment for a child that is to be a run of its own: without `LAUNCHER_VARIABLES`."""
+    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+
+
 def export_launcher_variables() -> None:
     """Set the environment variables that torch.distributed reads, unless RANK is set already.
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from launching import environment_without_launcher
 
 from latentdebias.cli import start
 from latentdebias.config import load_config
+from latentdebias.distributed import environment_without_launcher
 from latentdebias.prepare import prepare
 from latentdebias.run import Run
 

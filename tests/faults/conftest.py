@@ -3,7 +3,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launching import ROOT, Launched, environment_without_launcher
+from launching import ROOT, Launched
+
+from latentdebias.distributed import environment_without_launcher
 
 
 @pytest.fixture(scope="module")

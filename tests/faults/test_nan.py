@@ -4,7 +4,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from launching import ROOT, environment_without_launcher, rows, torchrun
+from launching import ROOT, rows, torchrun
+
+from latentdebias.distributed import environment_without_launcher
 
 
 @pytest.mark.launcher

@@ -1,7 +1,6 @@
 """Runs of two ranks under a real launcher, to be hurt in mid-run; no process may be left of one."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,11 +22,6 @@ def deepspeed() -> list[str]:
 
 def torchrun() -> list[str]:
     return [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
-
-
-def environment_without_launcher() -> dict[str, str]:
-    """This process's environment, without what an earlier process group of its own has left there."""
-    return {name: value for name, value in os.environ.items() if name not in distributed.LAUNCHER_VARIABLES}
 
 
 def rows(run_dir: Path) -> list[str]:

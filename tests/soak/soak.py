@@ -23,10 +23,11 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from launching import ROOT, Launched, checkpoints, deepspeed, environment_without_launcher, is_alive, losses, torchrun
+from launching import ROOT, Launched, checkpoints, deepspeed, is_alive, losses, torchrun
 
 from latentdebias.autoencoders import load_autoencoder
 from latentdebias.digits import write_images
+from latentdebias.distributed import environment_without_launcher
 from latentdebias.images.find import find_images
 from latentdebias.shards.jobs.encode import EncodeJob, encode_images
 

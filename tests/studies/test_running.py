@@ -5,8 +5,9 @@ import sys
 import time
 
 import pytest
-from launching import ROOT, environment_without_launcher
+from launching import ROOT
 
+from latentdebias.distributed import environment_without_launcher
 from latentdebias.errors import UserError
 from latentdebias.files import try_lock
 from latentdebias.prepare import prepare

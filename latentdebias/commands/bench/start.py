@@ -12,7 +12,7 @@ from pathlib import Path
 from latentdebias.commands.bench.loops.workload import usual_precision, written
 from latentdebias.commands.bench.measuring.table import Table, check_json
 from latentdebias.config import write_config
-from latentdebias.distributed import LAUNCHER_VARIABLES
+from latentdebias.distributed import environment_without_launcher
 
 PHASES = ("interpreter", "imports", "config", "data and checks", "process group", "model", "engine", "first step")
 
@@ -37,11 +37,10 @@ def _start(config: Path) -> list[float]:
     # As a program and not as a module: this package's own imports are no part of a training run.
     program = Path(__file__).with_name("started_run.py").read_text()
     paths = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    inherited = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", program, config],
-        env={**inherited, "PYTHONPATH": paths},
+        env={**environment_without_launcher(), "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         check=False,

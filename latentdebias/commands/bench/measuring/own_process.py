@@ -27,8 +27,7 @@ def fresh_processes() -> SpawnContext | ForkServerContext:
 def in_processes(ranks: int, function: Callable[..., T], *arguments: Any) -> T:
     """What `function(*arguments)` returns on rank 0 of `ranks` fresh processes, described to them as by a launcher.
 
-    On a CPU several have a thread each. Whatever the
-    function raises on rank 0 is raised here.
+    On a CPU several have a thread each. Whatever the function raises on rank 0 is raised here.
     """
     port, threads = free_port(), 1 if ranks > 1 else torch.get_num_threads()
     with ProcessPoolExecutor(ranks, fresh_processes()) as pool:
